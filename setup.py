@@ -16,7 +16,7 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'] + '*']), zip_safe=False,
-    package_data={cfg['lib_path']: ['weights/**', '*.json']},
+    package_data={cfg['lib_path']: ['weights/**', '**/*.txt', '**/*.json']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},

@@ -1,0 +1,30 @@
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: env export demo test docs
+
+env: $(READY)
+
+# the stamp is written last: an installation that broke off is taken up again
+$(READY): constraints.txt settings.ini setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+export: $(READY)
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python tools/readme.py
+
+demo: $(READY)
+	mkdir -p runs
+	$(BIN)/papermill nbs/06_train_llm.ipynb runs/06.ipynb -p out_dir $(CURDIR)/runs/06
+	@echo "executed notebook: $(CURDIR)/runs/06.ipynb"
+	@echo "pictures:          $(CURDIR)/runs/06"
+
+test: $(READY)
+	$(BIN)/python tools/check.py
+
+docs: $(READY)
+	$(BIN)/python tools/docs.py
