@@ -1,7 +1,7 @@
 """Build the documentation site in `_docs/` without Quarto: `python tools/docs.py`
 
 nbdev fills `_proc/` with a Quarto project, smalldocs renders it. With Quarto, `nbdev_docs` makes the same site."""
-import shutil, subprocess, sys
+import re, shutil, subprocess, sys
 from pathlib import Path
 
 from nbdev.config import get_config
@@ -15,6 +15,7 @@ def rename_pages(proc, site):
     pages = sorted(proc.glob('*.ipynb'))
     for file in [*pages, proc/'sidebar.yml']:
         text = file.read_text(encoding='utf-8').replace(f'{site}/', '')
+        text = re.sub(r'output-file: [\w.]+\\n', '', text)        # the new names say it
         for page in pages: text = text.replace(page.name, _nbpath2html(page).stem + '.ipynb')
         file.write_text(text, encoding='utf-8')
     for page in pages: page.rename(proc/(_nbpath2html(page).stem + '.ipynb'))
