@@ -72,9 +72,16 @@ def tagged(path): return [c for c in cells(path) if 'parameters' in c['metadata'
 
 
 def parameters(path):
-    "Names and values in the parameters cell of the run chapter at `path`; an error if they are not literals."
+    "Statements of the parameters cell of the chapter at `path`, by the name they assign to."
     body = ast.parse('\n'.join(map(python, tagged(path)))).body
-    return {t.id: ast.literal_eval(a.value) for a in body for t in a.targets}
+    return {ast.unparse(s).partition(' = ')[0]: s for s in body}
+
+
+def is_literal(statement):
+    "Whether the right side of this assignment is a plain literal."
+    try: ast.literal_eval(statement.value)
+    except (ValueError, AttributeError): return False
+    return True
 
 
 # ---- one function, one check ----------------------------------------------------------------------------------
@@ -111,7 +118,7 @@ def params():
     "A run chapter has exactly one `parameters` cell, of plain literals; the others have none."
     for p in CHAPTERS:
         if (n := len(tagged(p))) != is_run(p): raise Failed(f'{p.name}: {n} cells are tagged `parameters`')
-        if n: parameters(p)
+        require(f'{p.name}: {name} is no plain literal' for name, s in parameters(p).items() if not is_literal(s))
 
 
 def imported(source):
@@ -143,14 +150,14 @@ def ruff():
 
 
 def unsafe(node):
-    "What is unsafe about this node of a syntax tree, if anything."
+    "Words for what is unsafe about this node of a syntax tree, if anything."
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         names = {a.name.split('.')[0] for a in node.names} | {(getattr(node, 'module', '') or '').split('.')[0]}
-        return names & {'pickle', 'dill', 'cloudpickle', 'shelve', 'marshal'}
-    if not isinstance(node, ast.Call): return
+        return sorted(names & {'pickle', 'dill', 'cloudpickle', 'shelve', 'marshal'})
+    if not isinstance(node, ast.Call): return []
     name, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
-    if name in {'eval', 'exec', 'os.system'}: return name
-    if name == 'torch.load' and given.get('weights_only') != 'True': return 'torch.load without weights_only=True'
+    if name in {'eval', 'exec', 'os.system'}: return [name]
+    if name == 'torch.load' and given.get('weights_only') != 'True': return ['torch.load without weights_only=True']
     bad = {'trust_remote_code': 'True', 'shell': 'True', 'allow_pickle': 'True', 'strict': 'False'}
     return [f'{k}={v}' for k, v in given.items() if bad.get(k) == v and not (k == 'strict' and name == 'zip')]
 
@@ -158,17 +165,16 @@ def unsafe(node):
 def security():
     "Nothing in the package unpickles, evaluates text, runs a shell or foreign code, or loads weights that do not fit."
     require(f'{p.name}:{node.lineno}: {what}' for p in MODULES
-            for node in ast.walk(ast.parse(p.read_text(encoding='utf-8'))) if (what := unsafe(node)))
+            for node in ast.walk(ast.parse(p.read_text(encoding='utf-8'))) if (what := ', '.join(unsafe(node))))
 
 
 def docs():
     "The documentation site builds, with a page for every chapter."
     with copy() as tree:
-        out = sh(sys.executable, 'tools/docs.py', cwd=tree)
+        sh(sys.executable, 'tools/docs.py', cwd=tree)
         pages = {p.stem for p in (tree/'_docs').glob('*.html')}
         missing = [p.stem for p in CHAPTERS if re.sub(r'^\d+[a-z]*_', '', p.stem) not in pages]
         require(f'no page for {m}' for m in missing)
-        if 'Traceback' in out: raise Failed(out)
 
 
 def wheel():
