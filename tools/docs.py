@@ -1,6 +1,6 @@
 """Build the documentation site in `_docs/` without Quarto: `python tools/docs.py`
 
-nbdev fills `_proc/` with a Quarto project, smalldocs renders it. With Quarto, `nbdev_docs` makes the same site."""
+nbdev fills `_proc/` with a Quarto project, smalldocs renders it. Where Quarto is, `nbdev_docs` does the same."""
 import re, shutil, subprocess, sys
 from pathlib import Path
 

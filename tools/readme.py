@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb, pictures and links made to work from the repo's root: `python tools/readme.py`"""
+"""Write README.md from nbs/index.ipynb: `python tools/readme.py`. Pictures and links work from the repo's root."""
 import base64, json, re
 from pathlib import Path
 
@@ -8,7 +8,7 @@ NO_SOURCE = re.compile(r'^#\|\s*echo:\s*false\b', re.M)
 
 
 def from_root(text):
-    "Prefix every relative link and picture of `text` with nbs/, and give sized pictures in a form GitHub knows."
+    "Put nbs/ before every relative link and picture of `text`, and size pictures in a way GitHub knows."
     relative = r'(?!\w+:|#|/|nbs/)'
     text = re.sub(rf'(\]\(|\bsrc="|\bhref="){relative}', r'\1nbs/', text)
     return re.sub(r'!\[([^]]*)\]\(([^)]+)\)\{width=(\w+)\}', r'<img src="\2" alt="\1" width="\3">', text)
