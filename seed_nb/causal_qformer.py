@@ -124,6 +124,7 @@ class ContrastiveStage(nn.Module):
         super().__init__()
         self.vit, self.qformer = frozen(vit), qformer
         self.tokenizer, self.prefixes = tokenizer, prefixes
+        self.about = dict(prefixes=prefixes)            # must be the same when a run is resumed
 
     def forward(self, batch):
         q, device = self.qformer, self.qformer.query_tokens.device

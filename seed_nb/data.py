@@ -12,7 +12,6 @@ __all__ = ['CODE_POINTS', 'EMOJI', 'UNSEEN_EMOJI', 'BACKGROUNDS', 'PLACES', 'SIZ
 import io, random, re
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np

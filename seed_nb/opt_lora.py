@@ -95,12 +95,11 @@ class VisualLM(nn.Module):
     @torch.no_grad()
     def _start(self, size):
         length = self.codebook.pow(2).sum(-1).mean().sqrt().clamp(min=1e-6)
-        for weight, scale in ((self.fc.weight, size/length), (self.head.weight, size), (self.marks, size)):
-            weight.normal_().mul_(scale)
+        self.fc.weight.normal_().mul_(size/length)
+        for weight in (self.head.weight, self.marks): weight.normal_().mul_(size)
         self.fc.bias.zero_()
 
-    @property
-    def device(self): return self.marks.device
+    device = property(lambda self: self.marks.device)
 
     def embed(self, ids):
         "`ids` (b, t) of words, visual words and marks -> (b, t, d)"
@@ -152,7 +151,7 @@ def left_pad(prompts, pad, device=None):
 
 @torch.no_grad()
 def generate(lm, prompts, allowed, u, stop=None, **how):
-    "Continue `prompts`, lists of ids, by an `allowed` (size,) id for each column of the random `u` (b, steps)"
+    "Continue `prompts`, lists of ids, by an `allowed` (size,) id for each column of random `u` (b, steps)"
     ids, mask = left_pad(prompts, 0, lm.device)
     cache, out, banned = DynamicCache(config=lm.base.config), [], ~allowed.to(lm.device)
     done = torch.zeros(len(ids), 1, dtype=torch.bool, device=lm.device)
@@ -215,7 +214,7 @@ class Talker(VisualLM):
         "The answers to `questions`, one about each of `images` or all about a single one"
         questions, codes = texts(questions, 'question'), self.encode(images)
         if len(codes) == 1: codes = codes.expand(len(questions), -1)
-        if (n := len(codes)) != len(questions): raise SeedError(f'{len(questions)} questions for {n} images')
+        if len(codes) != len(questions): raise SeedError(f'{len(questions)} questions, {len(codes)} images')
         prompts = [self.examples.ask(c, q) for c, q in zip(codes, questions)]
         return self._say(prompts, 'question', steps, **how)
 
@@ -240,12 +239,12 @@ class Talker(VisualLM):
         codes = self.draw_codes(prompts, seed, constrained, **how)
         codes = list(codes) if constrained else [span['codes'] for span in codes]
         seeds, out, i = spread(seed, len(codes)), [None]*len(codes), 0
-        while i < len(codes):                             # `decode` numbers its noise as we do: runs go together
+        while i < len(codes):                         # `decode` numbers its noise as we do: runs go together
             j = i + 1
             while j < len(codes) and codes[j] is not None and seeds[j] == seeds[j - 1] + 1: j += 1
-            if codes[i] is not None:
-                out[i:j] = self.seed.decode(torch.stack(codes[i:j]), seed=seeds[i], **(decode or {}))
-            i = j if codes[i] is not None else i + 1
+            if codes[i] is None: j = i + 1
+            else: out[i:j] = self.seed.decode(torch.stack(codes[i:j]), seed=seeds[i], **(decode or {}))
+            i = j
         return out
 
     def _write(self, prompts, what, allowed, steps, room=1, stop=None, seed=0, **how):
@@ -286,7 +285,7 @@ def resolve(name, near):
 def load_base(cfg, dtype=torch.float32):
     "The language model and the tokenizer that `cfg.base` names, every weight accounted for"
     if cfg.base == 'toy': return toy_opt()
-    auto = 'sdpa' if torch.cuda.is_available() else 'eager'                        # twice as fast on a CPU
+    auto = 'sdpa' if torch.cuda.is_available() else 'eager'       # on a CPU, eager is faster in bfloat16
     folder = find(cfg.base)
     if folder is None and not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', cfg.base):
         raise SeedError(f'{cfg.base}: no such language model')
@@ -299,8 +298,7 @@ def load_base(cfg, dtype=torch.float32):
                 use_safetensors=True, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(**where)
     except Exception as e:
-        why = [*str(e).splitlines(), e][0]
-        raise SeedError(f'{folder or cfg.base}: cannot load this language model ({why})') from e
+        raise SeedError(f'{folder or cfg.base}: cannot load this model ({[*str(e).splitlines(), e][0]})') from e
     for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
         if names := sorted(map(str, info.get(what) or ())):
             raise SeedError(f'{folder or cfg.base}: {what.replace("_", " ")}: {", ".join(names[:3])}')
@@ -348,8 +346,7 @@ class SeedLM(Talker):
         cfg = LMConfig.load(folder/'seed_lm.json')
         cfg = cfg.replace(base=resolve(cfg.base, folder), seed=resolve(cfg.seed, folder))
         try: tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        except Exception as e:
-            raise SeedError(f'{folder}: cannot load the text tokenizer ({str(e).splitlines()[0]})') from e
+        except Exception as e: raise SeedError(f'{folder}: no text tokenizer can be read here') from e
         lm = cls(cfg, load_base(cfg, dtype)[0], tokenizer, seed or load_seed(cfg.seed))
         load_adapter(lm, folder/'seed_lm.safetensors')
         return lm.eval().to(device or 'cpu')

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from .backbones import READ_SIZES, build_scheduler, build_text_encoder, build_unet, build_vae, clip_tokenizer
 from .training import load_tensors
-from .vit_features import WEIGHTS, SeedError, frozen, quiet, to_pictures
+from .vit_features import WEIGHTS, SeedError, frozen, quiet
 
 # %% ../nbs/04_sd_alignment.ipynb #c005
 def toy_pipeline() -> StableDiffusionPipeline:

@@ -88,14 +88,14 @@ def shard_files(shards) -> list[str]:
     "The tar files of a folder, or of a pattern such as `data/*.tar`, sorted; `SeedError` if there are none."
     pattern = str(Path(shards) / "*.tar*") if Path(shards).is_dir() else str(shards)
     if not (files := sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file())):
-        raise SeedError(f"{shards}: no {'tar files here' if Path(shards).is_dir() else 'such folder or files'}")
+        raise SeedError(f"{shards}: no {'tar files here' if Path(shards).is_dir() else 'such folder'}")
     return files
 
 class ShardSource:
     """Endless batches `dict(pixels=uint8 (b, 3, size, size), text=[str])` from webdataset tar files.
 
-    `shards` is a folder or a pattern; process `rank` of `world` gets its own part. Samples are shuffled in blocks of
-    `buffer`. A share `max_bad` of those seen, once they are 20, may be unusable. `workers` threads decode."""
+    `shards` is a folder or a pattern; process `rank` of `world` gets its own part. Samples are shuffled in
+    blocks of `buffer`. A share `max_bad` may be unusable, judged from 20 on. `workers` threads decode."""
     def __init__(self, shards, batch_size: int, size: int = 224, rank: int = 0, world: int = 1, seed: int = 0,
                  buffer: int = 1000, max_bad: float = .05, workers: int = 0):
         for name, value in dict(batch_size=batch_size, size=size, buffer=buffer).items():

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .causal_qformer import CausalQFormer, QFormerConfig, bert_tokenizer, tokenize
@@ -17,8 +16,8 @@ from .reverse_qformer import CodeDecoder, DecoderConfig, ReverseQFormer
 from .sd_alignment import draw_embeddings, load_pipeline
 from .train_causal_qformer import get_vit
 from .training import load_json, load_state, load_tensors, save_json, save_tensors
-from .vit_features import WEIGHTS, Config, SeedError, frozen, quiet, to_pictures, to_pixels, vit_features
-from .vq import VectorQuantizer, VQConfig, check_codes
+from .vit_features import WEIGHTS, Config, SeedError, frozen, to_pictures, to_pixels, vit_features
+from .vq import VectorQuantizer, VQConfig
 
 # %% ../nbs/04a_tokenizer.ipynb #c004
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import torch
 
 from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, bert_tokenizer, tokenize
 from .data import SceneSource, caption, draw, held_out
+from .shards import ShardSource
 from .training import TrainConfig, fit, load_json, load_state, load_tensors, run_from_command_line, save_json, save_tensors
-from .vit_features import WEIGHTS, Config, SeedError, ViTConfig, build_vit, load_vit, to_pixels, vit_features
+from .vit_features import WEIGHTS, Config, ViTConfig, build_vit, load_vit, to_pixels, vit_features
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c005
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ TASKS = "caption", "question", "draw"
 
 @dataclass(frozen=True)
 class LLMConfig(Config):
-    "Everything that a run is told. `paper` takes what SEED left open from SEED-LLaMA (learning rate, schedule)."
+    "All that a run is told. `paper` takes what SEED left open from SEED-LLaMA (learning rate, schedule)."
     presets: ClassVar[dict] = dict(
         emoji=dict(train=dict(steps=700, batch_size=64, lr=2e-3, warmup=50)),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2),
@@ -83,7 +83,8 @@ class TaskSource:
 
     def __next__(self) -> dict:
         (out_dir, rank, world), train = self.place, self.cfg.train
-        if self.cfg.pool and self.pool is None: self.pool = encode_pool(self.lm, self.cfg, out_dir, rank, world)
+        if self.pairs is None and self.pool is None:
+            self.pool = encode_pool(self.lm, self.cfg, out_dir, rank, world)
         rng = random.Random(f"lessons {train.seed} {self.step * world + rank}")
         tasks = self.cfg.tasks(self.step // train.accumulate, train.batch_size)
         lessons = [self.lesson(*args, rng) for args in zip(tasks, *self.pictures(rng))]
@@ -100,7 +101,7 @@ class TaskSource:
         return codes[chosen], [scenes[i] for i in chosen]
 
     def lesson(self, task: str, codes, truth, rng):
-        "A prompt and its target; a picture that comes with a text only is captioned where a question was due."
+        "A prompt and its target; a picture that comes with a text only is captioned instead of asked about."
         examples, plain = self.lm.examples, isinstance(truth, str)
         if task == "question" and not plain:
             return examples.ask(codes, *question(truth, rng.choice(QUESTION_KINDS), rng))
@@ -120,7 +121,8 @@ class LMStage(nn.Module):
         super().__init__()
         self.lm, self.about = lm, {k: v for k, v in cfg.to_dict().items() if k not in ("train", "lm")}
         params = {name: list(m.parameters()) for name, m in self.named_modules() if name}
-        self.frozen = tuple(name for name, ps in params.items() if ps and not any(p.requires_grad for p in ps))
+        trained = lambda ps: any(p.requires_grad for p in ps)
+        self.frozen = tuple(name for name, ps in params.items() if ps and not trained(ps))
 
     def forward(self, batch):
         loss = self.lm(batch["ids"], batch["mask"], batch["labels"])         # (b,)
@@ -138,9 +140,10 @@ def samples(lm, folder, n: int = 8, n_free: int = 32):
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     files = [f"pictures/{i:02} {prompt[:80]}.png" for i, prompt in enumerate(prompts)]
     for file, image in zip(files, drawn): image.save(folder / file)
+    queries, right = zip(*asked)
     save_json(folder / "samples.json", dict(
-        captions=lm.caption(codes), truth=prompts, questions=[q for q, _ in asked], right=[a for _, a in asked],
-        answers=lm.ask(codes, [q for q, _ in asked]), drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
+        captions=lm.caption(codes), truth=prompts, questions=queries, answers=lm.ask(codes, queries),
+        right=right, drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
 
 # %% ../nbs/06_train_llm.ipynb #c015
 def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:

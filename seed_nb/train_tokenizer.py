@@ -20,10 +20,10 @@ from .sd_alignment import generation_loss, load_pipeline, load_reader, reading_l
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
 from .training import TrainConfig, fit, run_from_command_line, save_json
-from .vit_features import Config, SeedError, frozen, to_pixels, vit_features
+from .vit_features import Config, frozen, to_pixels, vit_features
 from .vq import usage
 
-# %% ../nbs/04b_train_tokenizer.ipynb #c005
+# %% ../nbs/04b_train_tokenizer.ipynb #c006
 @dataclass(frozen=True)
 class StageIIConfig(Config):
     "Everything that a stage-II run is told; `w_*` weigh the losses."
@@ -49,7 +49,7 @@ class StageIIConfig(Config):
     w_contrast: float = 1.
     w_read: float = 1.            # the reader's cross-entropy (`ours`); needs the emoji pipeline
 
-# %% ../nbs/04b_train_tokenizer.ipynb #c007
+# %% ../nbs/04b_train_tokenizer.ipynb #c008
 class TokenizerStage(nn.Module):
     """Stage II: VQ, reconstruction of the causal embeddings, generation embeddings against the frozen text encoder (SEED section 3.2).
 
@@ -64,6 +64,7 @@ class TokenizerStage(nn.Module):
         self.scaler = Standardise(cfg.tokenizer.qformer.n_queries, cfg.tokenizer.qformer.width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         if not cfg.train_qformer: frozen(model.qformer)
+        self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i")}
         self.find_unused = True                         # the text side is idle without the contrastive loss
 
     def forward(self, batch):
@@ -101,7 +102,7 @@ class TokenizerStage(nn.Module):
         if self.training: self.scaler.update(target)
         return F.mse_loss(self.scaler(guess), self.scaler(target))
 
-# %% ../nbs/04b_train_tokenizer.ipynb #c008
+# %% ../nbs/04b_train_tokenizer.ipynb #c009
 def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     "Train stage II into `out_dir`, which then is also a `SeedTokenizer` folder."
     torch.manual_seed(cfg.train.seed)
@@ -115,5 +116,5 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     save_json(Path(out_dir) / "stage.json", cfg.to_dict())
     return tokenizer
 
-# %% ../nbs/04b_train_tokenizer.ipynb #c009
+# %% ../nbs/04b_train_tokenizer.ipynb #c010
 if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(StageIIConfig, train)

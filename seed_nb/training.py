@@ -267,9 +267,9 @@ class Log:
         self.sums, self.n, self.good, self.since = {}, 0, 0, time.time()
         if not self.acc.is_main_process: return
         with open(self.file, "a") as f: f.write(json.dumps(self.history[-1]) + "\n")
-        left = (self.cfg.steps - step) * per_step / rate
+        left = round((self.cfg.steps - step) * per_step / rate)
         self.say(f"step {step}/{self.cfg.steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in means.items())
-                 + f"  {rate:.0f}/s  {left // 60:.0f}:{left % 60:02.0f} left")
+                 + f"  {rate:.0f}/s  {left // 60}:{left % 60:02} left")
 
 def read_metrics(out_dir) -> list[dict]:
     "The rows of `out_dir/metrics.jsonl`; a half-written last line is passed over."
@@ -310,7 +310,7 @@ def launch(module: str, n: int, config: Config, out_dir, say=None):
     config.save(file)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
                "-r3", "-t0:3", f"--log-dir={logs}", "-m", module, "--config", file, "--out-dir", out_dir]
-    env = dict(os.environ, OMP_NUM_THREADS=str(os.cpu_count() // n or 1), PYTHONPATH=os.pathsep.join(sys.path))
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS=f"{os.cpu_count()//n or 1}")
     if not gpus: env |= dict(ACCELERATE_USE_CPU="1", MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(10**11))
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with subprocess.Popen(command, env=env, **pipes) as run:
@@ -333,7 +333,7 @@ def _last_words(said: str, logs: Path, n: int = 5) -> str:
 
 # %% ../nbs/00b_training.ipynb #c031
 def check_parameters(namespace: dict):
-    "`SeedError` if `papermill` set a parameter that the notebook of these `globals()` lacks or types otherwise"
+    "`SeedError` if `papermill` set what the notebook of these `globals()` lacks, or has as another type."
     cells = list(namespace.get("In", ()))
     at = max((i for i, source in enumerate(cells) if source.startswith("# Parameters\n")), default=0)
     known, given = (_literals(source) for source in (cells[at - 1:at + 1] if at else ("", "")))

@@ -24,7 +24,10 @@ def run(path):
             c.metadata['tags'].remove('skip-execution')
             if not c.metadata['tags']: del c.metadata['tags']
     for c in nb.cells:
-        if c.cell_type == 'code': c.execution_count = None
+        if c.cell_type != 'code': continue
+        c.execution_count = None
+        # progress bars and other libraries' warnings are no part of the book
+        c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     nbformat.write(nb, path)
 
 
