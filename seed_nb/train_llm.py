@@ -29,7 +29,7 @@ TASKS = "caption", "question", "draw"
 class LLMConfig(Config):
     "All that a run is told. `paper` takes what SEED left open from SEED-LLaMA (learning rate, schedule)."
     presets: ClassVar[dict] = dict(
-        emoji=dict(train=dict(steps=700, batch_size=64, lr=2e-3, warmup=50)),
+        emoji=dict(train=dict(steps=400, batch_size=64, lr=2e-3, warmup=50)),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2),
         paper=dict(lm="paper", data="shards/*.tar", pool=0, warm_steps=10_000, question=0., canonical=False,
                    train=dict(steps=30_000, batch_size=8, accumulate=4, lr=1.5e-4, min_lr=.05, warmup=900,
@@ -37,7 +37,7 @@ class LLMConfig(Config):
     lm: LMConfig = field(default_factory=LMConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: str = "scenes"        # `scenes`, or tar shards
-    pool: int = 20_000          # pictures that are encoded once, before training; 0: new ones at every step
+    pool: int = 8_000          # pictures that are encoded once, before training; 0: new ones at every step
     warm_steps: int = 100       # image-to-text only
     caption: float = 0.3        # shares of a batch
     question: float = 0.2

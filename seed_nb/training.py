@@ -69,7 +69,7 @@ def atomic(path):
     except (OSError, SafetensorError) as e:
         raise SeedError(f"could not write {path}: {e}") from e
     finally:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError): tmp.unlink()
 
 def save_tensors(path, tensors: dict):
     "Write `tensors` to the safetensors file `path`, atomically."
