@@ -2,10 +2,10 @@
 
 # %% auto #0
 __all__ = ['WORLD_WORDS', 'READ_SIZES', 'TRAINERS', 'RECIPES', 'FullScenes', 'patch_labels', 'PatchNaming', 'train_vit',
-           'save_half', 'VAEStage', 'build_vae', 'train_vae', 'clip_tokenizer', 'kept', 'build_text_encoder',
-           'last_said', 'ReadingStage', 'train_text', 'build_unet', 'build_scheduler', 'DiffusionStage',
-           'train_diffusion', 'pipeline', 'opt_texts', 'opt_tokenizer', 'build_opt', 'TextStage', 'train_opt',
-           'BackbonesConfig', 'train']
+           'save_half', 'VAEStage', 'build_vae', 'train_vae', 'DecoderStage', 'train_decoder', 'clip_tokenizer', 'kept',
+           'build_text_encoder', 'last_said', 'ReadingStage', 'train_text', 'build_unet', 'build_scheduler',
+           'DiffusionStage', 'train_diffusion', 'pipeline', 'opt_texts', 'opt_tokenizer', 'build_opt', 'TextStage',
+           'train_opt', 'BackbonesConfig', 'train']
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c003
 import json, re, random
@@ -20,7 +20,7 @@ from torch import nn
 
 from .data import (BACKGROUNDS, CODE_POINTS, EMOJI, PLACES, QUESTION_KINDS, SIZES, SceneSource, caption, edits, question,
                           random_scene, trainable)
-from .training import TrainConfig, fit, load_tensors, run_from_command_line, save_tensors
+from .training import TrainConfig, fit, load_tensors, on_main, run_from_command_line, save_tensors
 from .vit_features import Config, SeedError, ViTConfig, build_vit, frozen, to_pixels
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c006
@@ -69,7 +69,7 @@ def train_vit(cfg: TrainConfig, out_dir, preset="emoji", say=None):
     torch.manual_seed(cfg.seed)
     stage = PatchNaming(build_vit(ViTConfig.preset(preset)))
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_vit", say)
-    save_half(stage.vit, Path(out_dir) / "vit")
+    on_main(save_half, stage.vit, Path(out_dir) / "vit")
 
 
 def _source(kind, cfg, rank, world, **kw): return kind(cfg.batch_size, cfg.seed, rank, world, **kw)
@@ -112,9 +112,26 @@ def train_vae(cfg: TrainConfig, out_dir, say=None):
     batch = next(SceneSource(256, seed=cfg.seed + 1))["pixels"].float() / 127.5 - 1
     with torch.no_grad(): std = stage.vae.encode(batch).latent_dist.mean.std()
     stage.vae.register_to_config(scaling_factor=round(float(1 / std), 4))
-    stage.vae.save_pretrained(Path(out_dir) / "vae")
+    on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c012
+class DecoderStage(VAEStage):
+    "A `VAEStage` whose encoder stays as it is."
+    frozen = ("vae.encoder", "vae.quant_conv")
+
+    def __init__(self, vae):
+        super().__init__(vae.to(memory_format=torch.channels_last), kl=0.)
+        for part in (vae.encoder, vae.quant_conv): part.requires_grad_(False)
+
+
+def train_decoder(cfg: TrainConfig, out_dir, say=None):
+    "Go on with the decoder of the VAE in `out_dir/vae`."
+    from diffusers import AutoencoderKL
+    stage = DecoderStage(AutoencoderKL.from_pretrained(Path(out_dir) / "vae"))
+    fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_decoder", say)
+    on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
+
+# %% ../nbs/00c_emoji_backbones.ipynb #c014
 _MORE = """a on background what is the of above below left right things how many there where or colour generate an image photo question
 answer yes no nothing make swap for remove , . : ? 1 2 3 4"""
 WORLD_WORDS = [*CODE_POINTS, *BACKGROUNDS, *SIZES, *" ".join(PLACES).split(), *_MORE.split()]
@@ -134,13 +151,13 @@ def clip_tokenizer(words=WORLD_WORDS, length: int = 32):
     model = json.loads(bpe.to_str())["model"]
     return CLIPTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=length)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c014
+# %% ../nbs/00c_emoji_backbones.ipynb #c016
 def kept(folder, make, load):
     "The tokenizer in `folder`, made and saved there if there is none yet."
-    if not (Path(folder) / "tokenizer.json").exists(): make().save_pretrained(folder)
+    on_main(lambda: (Path(folder) / "tokenizer.json").exists() or make().save_pretrained(folder))
     return load(folder)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c017
+# %% ../nbs/00c_emoji_backbones.ipynb #c019
 def build_text_encoder(n_words: int, width: int = 160, layers: int = 3, length: int = 32):
     "A small `CLIPTextModel`."
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -186,7 +203,7 @@ class ReadingStage(nn.Module):
         right = torch.stack([p.argmax(-1) == y for p, y in parts], -1).all(-1)
         return dict(loss=loss, read=right.float().mean())
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c018
+# %% ../nbs/00c_emoji_backbones.ipynb #c020
 def train_text(cfg: TrainConfig, out_dir, say=None):
     "Train the text encoder and write it and its tokenizer to `out_dir/text`."
     torch.manual_seed(cfg.seed)
@@ -194,11 +211,11 @@ def train_text(cfg: TrainConfig, out_dir, say=None):
     tokenizer = kept(Path(out_dir) / "text", clip_tokenizer, CLIPTokenizer.from_pretrained)
     stage = ReadingStage(build_text_encoder(len(tokenizer)), tokenizer)
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_text", say)
-    stage.text.save_pretrained(Path(out_dir) / "text")
-    save_tensors(Path(out_dir) / "reader.safetensors", {k: v.half() for k, v in stage.head.state_dict().items()})
+    on_main(stage.text.save_pretrained, Path(out_dir) / "text")
+    on_main(save_tensors, Path(out_dir) / "reader.safetensors", {k: v.half() for k, v in stage.head.state_dict().items()})
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c020
-def build_unet(cross: int = 160, channels=(96, 128), latent: int = 16):
+# %% ../nbs/00c_emoji_backbones.ipynb #c022
+def build_unet(cross: int = 160, channels=(80, 112), latent: int = 16):
     "A small `UNet2DConditionModel` on 8 x 8 latents."
     from diffusers import UNet2DConditionModel
     n = len(channels)
@@ -213,15 +230,19 @@ def build_scheduler():
     return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=True,
                          steps_offset=1, timestep_spacing="trailing", rescale_betas_zero_snr=True)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c021
+# %% ../nbs/00c_emoji_backbones.ipynb #c023
 class DiffusionStage(nn.Module):
-    "Velocity of the noised latent from the caption; VAE and text encoder are frozen."
+    """Velocity of the noised latent from the caption; VAE and text encoder are frozen.
+
+    Each picture is noised `draws` times; a noise level is drawn in proportion to its noise, because only there the words decide."""
     frozen = ("vae", "text")
 
-    def __init__(self, vae, text, unet, tokenizer, scheduler):
+    def __init__(self, vae, text, unet, tokenizer, scheduler, draws: int = 2):
         super().__init__()
         self.vae, self.text, self.unet = frozen(vae), frozen(text), unet
-        self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.tokenizer, self.scheduler, self.draws = tokenizer, scheduler, draws
+        from diffusers.models.attention_processor import AttnProcessor
+        if not torch.cuda.is_available(): unet.set_attn_processor(AttnProcessor())       # bf16 on a CPU: twice as fast as sdpa
 
     def forward(self, batch):
         device = self.unet.device
@@ -230,14 +251,16 @@ class DiffusionStage(nn.Module):
         texts = [t if torch.rand(()) > .1 else "" for t in batch["text"]]
         ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
                              return_tensors="pt").input_ids.to(device)
-        noise, t = torch.randn_like(x), torch.randint(0, self.scheduler.config.num_train_timesteps, (len(x),), device=device)
+        with torch.no_grad(): words = self.text(ids).last_hidden_state.repeat_interleave(self.draws, 0)
+        x = x.repeat_interleave(self.draws, 0)
+        noise = torch.randn_like(x)
+        t = torch.randint(0, self.scheduler.config.num_train_timesteps, (2, len(x)), device=device).amax(0)      # density ~ t
         noised, velocity = self.scheduler.add_noise(x, noise, t), self.scheduler.get_velocity(x, noise, t)
-        with torch.no_grad(): words = self.text(ids).last_hidden_state
         guess = self.unet(noised, t, words).sample.float()
         error = (guess - velocity).pow(2).mean((1, 2, 3))
         return dict(loss=error.mean(), late=error[t > 700].mean() if (t > 700).any() else error.mean())
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c022
+# %% ../nbs/00c_emoji_backbones.ipynb #c024
 def train_diffusion(cfg: TrainConfig, out_dir, say=None):
     "Train the UNet on `out_dir/vae` and `out_dir/text`, and write the pipeline folder `out_dir/sd`."
     from diffusers import AutoencoderKL
@@ -247,8 +270,8 @@ def train_diffusion(cfg: TrainConfig, out_dir, say=None):
     vae, text = AutoencoderKL.from_pretrained(out_dir / "vae"), CLIPTextModel.from_pretrained(out_dir / "text")
     stage = DiffusionStage(vae, text, build_unet(), CLIPTokenizer.from_pretrained(out_dir / "text"), build_scheduler())
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_diffusion", say)
-    pipeline(stage).to(torch.float16).save_pretrained(out_dir / "sd")
-    save_tensors(out_dir / "sd" / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
+    on_main(pipeline(stage).to(torch.float16).save_pretrained, out_dir / "sd")
+    on_main(save_tensors, out_dir / "sd" / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
     return stage
 
 
@@ -258,7 +281,7 @@ def pipeline(stage):
     return StableDiffusionPipeline(vae=stage.vae, text_encoder=stage.text, tokenizer=stage.tokenizer, unet=stage.unet, scheduler=stage.scheduler,
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c024
+# %% ../nbs/00c_emoji_backbones.ipynb #c026
 def opt_texts(scenes, rng: random.Random) -> list[str]:
     "One text a scene: a caption, a caption and a question about it, a request, or an edit and its result."
     def text(scene):
@@ -305,7 +328,7 @@ class TextStage(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         return dict(loss=loss)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c025
+# %% ../nbs/00c_emoji_backbones.ipynb #c027
 def train_opt(cfg: TrainConfig, out_dir, say=None):
     "Train the language model and write it and its tokenizer to `out_dir/opt` in half precision."
     torch.manual_seed(cfg.seed)
@@ -313,22 +336,23 @@ def train_opt(cfg: TrainConfig, out_dir, say=None):
     tokenizer = kept(Path(out_dir) / "opt", opt_tokenizer, PreTrainedTokenizerFast.from_pretrained)
     stage = TextStage(build_opt(len(tokenizer)), tokenizer)
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_opt", say)
-    save_half(stage.opt, Path(out_dir) / "opt")
+    on_main(save_half, stage.opt, Path(out_dir) / "opt")
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c027
+# %% ../nbs/00c_emoji_backbones.ipynb #c029
 @dataclass(frozen=True)
 class BackbonesConfig(Config):
     "Which backbones to train and how; `steps` > 0 overrides the steps of every part."
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(steps=2, batch_size=4))
-    parts: tuple = ("vit", "vae", "text", "unet", "opt")
+    parts: tuple = ("vit", "vae", "decoder", "text", "unet", "opt")
     steps: int = 0
     batch_size: int = 0
     seed: int = 1
 
 
-TRAINERS = dict(vit=train_vit, vae=train_vae, text=train_text, unet=train_diffusion, opt=train_opt)
+TRAINERS = dict(vit=train_vit, vae=train_vae, decoder=train_decoder, text=train_text, unet=train_diffusion, opt=train_opt)
 RECIPES = dict(vit=dict(steps=1250, lr=1.5e-3, warmup=150), vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.),
-               text=dict(steps=400, lr=1.5e-3), unet=dict(steps=1500, lr=1.5e-3, weight_decay=.01), opt=dict(steps=450, lr=2e-3, warmup=60))
+               decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.), text=dict(steps=400, lr=1.5e-3),
+               unet=dict(steps=3200, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=450, lr=2e-3, warmup=60))
 
 
 def train(cfg: BackbonesConfig, out_dir, say=None):
@@ -338,5 +362,5 @@ def train(cfg: BackbonesConfig, out_dir, say=None):
         recipe = RECIPES[part] | {k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v}
         TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), out_dir, say=say)
 
-# %% ../nbs/00c_emoji_backbones.ipynb #c028
+# %% ../nbs/00c_emoji_backbones.ipynb #c030
 if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(BackbonesConfig, train)

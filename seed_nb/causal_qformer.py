@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['QFormerConfig', 'causal_mask', 'CausalQFormer', 'gather', 'contrastive_loss', 'bert_tokenizer', 'tokenize',
-           'ContrastiveStage']
+           'plain_captions', 'caption_loss', 'ContrastiveStage']
 
 # %% ../nbs/01_causal_qformer.ipynb #c002
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
 from .backbones import WORLD_WORDS
+from .data import caption
 from .vit_features import Config, SeedError, frozen, to_pixels, vit_features
 
 # %% ../nbs/01_causal_qformer.ipynb #c005
@@ -24,8 +25,8 @@ class QFormerConfig(Config):
     "The sizes of a Causal Q-Former; `paper` is BERT-base on the 1408-wide features of ViT-g."
     presets: ClassVar[dict] = dict(
         emoji=dict(width=192, layers=4, heads=6, mlp=768, vit_width=192, project=128, n_words=640, max_words=64),
-        toy=dict(width=32, layers=2, heads=2, mlp=64, vit_width=32, project=16, n_words=640, max_words=64, dropout=0.),
-        paper=dict(width=768, layers=12, heads=12, mlp=3072, vit_width=1408, project=256, n_words=30523, max_words=512, dropout=.1))
+        toy=dict(width=32, layers=2, heads=2, mlp=64, vit_width=32, project=16, n_words=640, max_words=64, dropout=0., init_std=.18),
+        paper=dict(width=768, layers=12, heads=12, mlp=3072, vit_width=1408, project=256, n_words=30523, max_words=512, dropout=.1, init_std=.02))
     width: int = 192
     layers: int = 4
     heads: int = 6
@@ -36,6 +37,7 @@ class QFormerConfig(Config):
     max_words: int = 64         # positions for text
     n_queries: int = 32
     dropout: float = 0.
+    init_std: float = .07       # of the weights at the start, about width ** -.5
     attention: str = "eager"
 
 # %% ../nbs/01_causal_qformer.ipynb #c007
@@ -55,14 +57,14 @@ class CausalQFormer(nn.Module):
             vocab_size=cfg.n_words, hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads,
             intermediate_size=cfg.mlp, max_position_embeddings=cfg.max_words, encoder_hidden_size=cfg.vit_width,
             cross_attention_frequency=2, use_qformer_text_input=True, hidden_dropout_prob=cfg.dropout,
-            attention_probs_dropout_prob=cfg.dropout)
+            attention_probs_dropout_prob=cfg.dropout, initializer_range=cfg.init_std)
         self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_queries, cfg.width).normal_(std=.02))
         self.embeddings = Blip2TextEmbeddings(config)
         self.qformer = Blip2QFormerModel._from_config(config, attn_implementation=cfg.attention)
         self.vision_projection = nn.Linear(cfg.width, cfg.project)
         self.text_projection = nn.Linear(cfg.width, cfg.project)
         self.temperature = nn.Parameter(torch.tensor(.07))
-        for table in (self.embeddings.word_embeddings, self.embeddings.position_embeddings): nn.init.normal_(table.weight, std=.02)
+        for table in (self.embeddings.word_embeddings, self.embeddings.position_embeddings): nn.init.normal_(table.weight, std=cfg.init_std)
 
     def embed(self, features: torch.Tensor, n: int | None = None) -> torch.Tensor:
         "ViT `features` `(b, 1 + patches, vit_width)` -> causal embeddings `(b, n, width)`; `n` first queries, 32 by default."
@@ -78,6 +80,17 @@ class CausalQFormer(nn.Module):
         "Token ids and mask `(b, t)` -> unit vectors `(b, project)` of [CLS]; the same layers, bidirectional, without a picture."
         x = self.qformer(query_embeds=self.embeddings(input_ids), query_length=0, attention_mask=attention_mask).last_hidden_state
         return F.normalize(self.text_projection(x[:, 0]).float(), dim=-1)
+
+    def write(self, features: torch.Tensor, input_ids: torch.Tensor) -> tuple:
+        """`embed`, and a caption written from it: `(b, 32, width)` and the logits `(b, t, n_words)` of the word after each of `input_ids` `(b, t)`.
+
+        A word sees all queries and the words before it; no query sees a word (BLIP-2, image-grounded text generation)."""
+        n, t = self.cfg.n_queries, input_ids.shape[1]
+        mask = causal_mask(n + t, features.device)         # its lower left lets words see all queries
+        x = torch.cat([self.query_tokens.expand(len(features), -1, -1), self.embeddings(input_ids)], 1)
+        x = self.qformer(query_embeds=x, query_length=n, attention_mask=mask.expand(len(features), -1, -1, -1),
+                         encoder_hidden_states=features).last_hidden_state
+        return x[:, :n], F.linear(x[:, n:], self.embeddings.word_embeddings.weight)
 
 # %% ../nbs/01_causal_qformer.ipynb #c018
 def gather(x: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -113,26 +126,40 @@ def tokenize(tokenizer, texts: list[str], device=None) -> dict:
     out = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {k: out[k].to(device) for k in ("input_ids", "attention_mask")}
 
-# %% ../nbs/01_causal_qformer.ipynb #c027
+# %% ../nbs/01_causal_qformer.ipynb #c028
+def plain_captions(batch) -> list[str]:
+    "The caption of each picture, in its one canonical wording if the scenes are known."
+    return [caption(s) for s in batch["scene"]] if "scene" in batch else batch["text"]
+
+
+def caption_loss(logits: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    "Next-word cross-entropy of `logits` `(b, t - 1, n_words)` for the captions `input_ids` `(b, t)`, without padding."
+    target = input_ids[:, 1:].masked_fill(attention_mask[:, 1:] == 0, -100)
+    return F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+
+# %% ../nbs/01_causal_qformer.ipynb #c030
 class ContrastiveStage(nn.Module):
     """Stage I: a frozen ViT and a `CausalQFormer` that is trained to match captions (SEED section 3.1).
 
-    `prefixes` > 0 adds the same loss for that many randomly drawn earlier queries; the paper has 0."""
+    `w_caption` weighs the loss of writing the caption from the queries; the paper has 0."""
     frozen = ("vit",)
 
-    def __init__(self, vit, qformer: CausalQFormer, tokenizer, prefixes: int = 0):
+    def __init__(self, vit, qformer: CausalQFormer, tokenizer, w_caption: float = 0.):
         super().__init__()
         self.vit, self.qformer = frozen(vit), qformer
-        self.tokenizer, self.prefixes = tokenizer, prefixes
-        self.about = dict(prefixes=prefixes)            # must be the same when a run is resumed
+        self.tokenizer, self.w_caption = tokenizer, w_caption
+        self.about = dict(w_caption=w_caption)            # must be the same when a run is resumed
 
     def forward(self, batch):
         q, device = self.qformer, self.qformer.query_tokens.device
         pixels = to_pixels(batch["pixels"].to(device), self.vit.config.image_size)
-        embeddings = q.embed(vit_features(self.vit, pixels))                                        # (b, 32, d)
+        features, out = vit_features(self.vit, pixels), {}
+        if self.w_caption:
+            plain = tokenize(self.tokenizer, plain_captions(batch), device)
+            embeddings, logits = q.write(features, plain["input_ids"][:, :-1])                      # (b, 32, d)
+            out["caption"] = caption_loss(logits, **plain)
+        else: embeddings = q.embed(features)
         text = q.text_vector(**tokenize(self.tokenizer, batch["text"], device))
-        loss, accuracy = contrastive_loss(q.image_vector(embeddings), text, q.temperature)
-        out = dict(loss=loss, accuracy=accuracy, temperature=q.temperature.detach())
-        for at in torch.randint(0, q.cfg.n_queries - 1, (self.prefixes,)).tolist():
-            out["loss"] = out["loss"] + contrastive_loss(q.image_vector(embeddings, at), text, q.temperature)[0] / self.prefixes
-        return out
+        contrast, out["accuracy"] = contrastive_loss(q.image_vector(embeddings), text, q.temperature)
+        out["temperature"] = q.temperature.detach()
+        return dict(loss=contrast + self.w_caption * out.get("caption", 0.), **out)

@@ -14,7 +14,7 @@ import torch
 from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, bert_tokenizer, tokenize
 from .data import SceneSource, caption, draw, held_out
 from .shards import ShardSource
-from .training import TrainConfig, fit, load_json, load_state, load_tensors, run_from_command_line, save_json, save_tensors
+from .training import TrainConfig, fit, load_json, load_state, load_tensors, on_main, run_from_command_line, save_json, save_tensors
 from .vit_features import WEIGHTS, Config, ViTConfig, build_vit, load_vit, to_pixels, vit_features
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c005
@@ -24,14 +24,14 @@ class StageIConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", train=dict(steps=1800, batch_size=64, lr=1e-3, warmup=100)),
         toy=dict(qformer="toy", vit="toy", train="toy"),
-        paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0.,
+        paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0., w_caption=0.,
                    train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000)))
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vit: str = "emoji"          # `emoji`: the shipped one; `toy`, `paper`: random weights; else a folder
     data: str = "scenes"        # `scenes`, or tar shards
     minimal: float = 0.5        # share of a batch that is minimal pairs
-    prefixes: int = 0           # earlier queries that are rewarded too; the paper has none
+    w_caption: float = 1.       # weight of writing the caption from the queries; the paper has none
     init: str = ""              # a safetensors file to start from, e.g. converted BLIP-2 weights
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c006
@@ -53,11 +53,11 @@ def train(cfg: StageIConfig, out_dir, say=None) -> CausalQFormer:
     torch.manual_seed(cfg.train.seed)
     qformer, vit = CausalQFormer(cfg.qformer), get_vit(cfg.vit)
     if cfg.init: load_state(qformer, load_tensors(cfg.init), cfg.init)
-    stage = ContrastiveStage(vit, qformer, bert_tokenizer(), cfg.prefixes)
+    stage = ContrastiveStage(vit, qformer, bert_tokenizer(), cfg.w_caption)
     source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal)
     fit(stage, source, cfg.train, out_dir, say)
-    save_tensors(Path(out_dir) / "qformer.safetensors", qformer.state_dict())
-    save_json(Path(out_dir) / "config.json", cfg.to_dict())
+    on_main(save_tensors, Path(out_dir) / "qformer.safetensors", qformer.state_dict())
+    on_main(save_json, Path(out_dir) / "config.json", cfg.to_dict())
     return qformer
 
 

@@ -4,7 +4,7 @@
 __all__ = ['TASKS', 'LLMConfig', 'encode_pool', 'TaskSource', 'LMStage', 'samples', 'train']
 
 # %% ../nbs/06_train_llm.ipynb #c003
-import os, random, time
+import random, time
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -17,7 +17,7 @@ from torch import nn
 from .data import QUESTION_KINDS, SceneSource, caption, draw, held_out, question
 from .opt_lora import LMConfig, SeedLM
 from .train_causal_qformer import get_source
-from .training import (TrainConfig, fit, load_tensors, run_from_command_line, save_json,
+from .training import (TrainConfig, fit, load_tensors, on_main, run_from_command_line, save_json,
                               save_tensors)
 from .visual_words import collate
 from .vit_features import Config, SeedError
@@ -151,9 +151,8 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     torch.manual_seed(cfg.train.seed)
     lm = SeedLM.build(cfg.lm)
     fit(LMStage(lm, cfg), partial(TaskSource, lm, cfg, out_dir), cfg.train, out_dir, say)
-    if int(os.environ.get("RANK", 0)) == 0:
-        lm.save_pretrained(Path(out_dir) / "lm")
-        samples(lm.eval(), out_dir)
+    on_main(lm.save_pretrained, Path(out_dir) / "lm")
+    on_main(samples, lm.eval(), out_dir)
     return lm
 
 # %% ../nbs/06_train_llm.ipynb #c016

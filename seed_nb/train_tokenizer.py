@@ -19,7 +19,7 @@ from .reverse_qformer import Standardise, centred_cosine, cosine_loss
 from .sd_alignment import generation_loss, load_pipeline, load_reader, reading_loss, text_features
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
-from .training import TrainConfig, fit, run_from_command_line, save_json
+from .training import TrainConfig, fit, on_main, run_from_command_line, save_json
 from .vit_features import Config, frozen, to_pixels, vit_features
 from .vq import usage
 
@@ -112,8 +112,8 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal)
     fit(stage, source, cfg.train, out_dir, say)
     tokenizer = SeedTokenizer(cfg.tokenizer, model, vit, pipe)
-    tokenizer.save_pretrained(out_dir)
-    save_json(Path(out_dir) / "stage.json", cfg.to_dict())
+    on_main(tokenizer.save_pretrained, out_dir)
+    on_main(save_json, Path(out_dir) / "stage.json", cfg.to_dict())
     return tokenizer
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c010

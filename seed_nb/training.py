@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['TrainConfig', 'learning_rate', 'precision', 'atomic', 'save_tensors', 'load_tensors', 'save_json', 'load_json',
            'stage_state', 'load_state', 'make_optimizer', 'save_checkpoint', 'checkpoints', 'load_checkpoint',
-           'calm_malloc', 'fit', 'Log', 'read_metrics', 'run_from_command_line', 'launch', 'check_parameters']
+           'calm_malloc', 'fit', 'Log', 'read_metrics', 'on_main', 'run_from_command_line', 'launch',
+           'check_parameters']
 
 # %% ../nbs/00b_training.ipynb #c002
 import argparse, ast, contextlib, ctypes, json, math, os, re, shutil, signal, subprocess, sys, threading, time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from safetensors import SafetensorError
@@ -289,6 +290,12 @@ def _say():
     return lambda line: print(line, flush=True)
 
 # %% ../nbs/00b_training.ipynb #c027
+def on_main(write, *args, **kwargs):
+    "Call `write` in the main process only; the others wait until it is done."
+    if (state := PartialState()).is_main_process: write(*args, **kwargs)
+    state.wait_for_everyone()
+
+
 def run_from_command_line(config_class, train):
     "Call `train(config, out_dir)` as the shell says; a `SeedError` is one line and exit code 2."
     parser = argparse.ArgumentParser(description=train.__doc__)
@@ -307,7 +314,7 @@ def launch(module: str, n: int, config: Config, out_dir, say=None):
     gpus = torch.cuda.device_count()
     if n < 1 or n > (gpus or n): raise SeedError(f"{n} processes were asked for; there are {gpus} GPUs")
     logs, file, say, said = Path(out_dir) / "logs", Path(out_dir) / "config.json", say or _say(), []
-    config.save(file)
+    save_json(file, config.to_dict())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
                "-r3", "-t0:3", f"--log-dir={logs}", "-m", module, "--config", file, "--out-dir", out_dir]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS=f"{os.cpu_count()//n or 1}")
