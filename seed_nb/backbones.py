@@ -283,16 +283,16 @@ def pipeline(stage):
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c026
 def opt_texts(scenes, rng: random.Random) -> list[str]:
-    "One text a scene: a caption, a caption and a question about it, a request, or an edit and its result."
+    "One text a scene: a caption, a request, an edit and its result, or mostly a caption and four questions about it."
     def text(scene):
         words, kind = caption(scene, rng), rng.random()
-        if kind < .3: return f"a photo of {words}"
-        if kind < .4: return f"generate an image: {words}"
-        if kind < .5:
+        if kind < .1: return f"a photo of {words}"
+        if kind < .2: return f"generate an image: {words}"
+        if kind < .3:
             instruction, after = edits(scene, rng)
             return f"{words}. {instruction}: {caption(after)}"
-        q, a = question(scene, rng.choice(QUESTION_KINDS), rng)
-        return f"{words}. question: {q} answer: {a}"
+        asked = [question(scene, rng.choice(QUESTION_KINDS), rng) for _ in range(4)]
+        return " ".join([f"{words}.", *(f"question: {q} answer: {a}" for q, a in asked)])
     return [text(s) for s in scenes]
 
 
@@ -311,7 +311,7 @@ def build_opt(n_words: int, width: int = 256, layers: int = 4, heads: int = 8, l
     from transformers import OPTConfig, OPTForCausalLM
     return OPTForCausalLM._from_config(OPTConfig(
         vocab_size=n_words, hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
-        max_position_embeddings=length, dropout=0., attention_dropout=0., bos_token_id=0, eos_token_id=1, pad_token_id=2), attn_implementation="eager")
+        max_position_embeddings=length, dropout=0., attention_dropout=0., init_std=width ** -.5, bos_token_id=0, eos_token_id=1, pad_token_id=2), attn_implementation="eager")
 
 
 class TextStage(nn.Module):
@@ -326,7 +326,9 @@ class TextStage(nn.Module):
         labels = out.input_ids.masked_fill(out.attention_mask == 0, -100)
         logits = self.opt(input_ids=out.input_ids, attention_mask=out.attention_mask).logits[:, :-1].float()
         loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-        return dict(loss=loss)
+        asked = out.input_ids[:, :-2] == self.tokenizer.encode(" answer:")[0]                  # an answer begins two tokens later
+        right = (logits[:, 1:].argmax(-1) == out.input_ids[:, 2:])[asked]
+        return dict(loss=loss, answered=right.float().mean())
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c027
 def train_opt(cfg: TrainConfig, out_dir, say=None):
@@ -352,7 +354,7 @@ class BackbonesConfig(Config):
 TRAINERS = dict(vit=train_vit, vae=train_vae, decoder=train_decoder, text=train_text, unet=train_diffusion, opt=train_opt)
 RECIPES = dict(vit=dict(steps=1250, lr=1.5e-3, warmup=150), vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.),
                decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.), text=dict(steps=400, lr=1.5e-3),
-               unet=dict(steps=3200, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=450, lr=2e-3, warmup=60))
+               unet=dict(steps=3200, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=600, lr=1.5e-3))
 
 
 def train(cfg: BackbonesConfig, out_dir, say=None):

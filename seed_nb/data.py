@@ -6,7 +6,7 @@
 __all__ = ['CODE_POINTS', 'EMOJI', 'UNSEEN_EMOJI', 'BACKGROUNDS', 'PLACES', 'SIZES', 'SIDE', 'QUESTION_KINDS', 'UNSEEN_PAIRS',
            'SPLITS', 'HELD_OUT', 'Thing', 'Scene', 'make_scene', 'random_scene', 'sprite', 'draw', 'picture',
            'captions', 'caption', 'parse', 'neighbour', 'question', 'questions', 'edits', 'read_scenes', 'score_scenes',
-           'has_unseen', 'minimal_group', 'make_held_out', 'held_out', 'trainable', 'SceneSource']
+           'has_unseen', 'minimal_group', 'renamed', 'make_held_out', 'held_out', 'trainable', 'SceneSource']
 
 # %% ../nbs/00a_data.ipynb #c002
 import io, random, re
@@ -318,6 +318,12 @@ def minimal_group(rng: random.Random, names=EMOJI) -> list[Scene]:
     return [base, ground, swapped, traded]
 
 
+def renamed(scene: Scene, rng: random.Random, names=EMOJI) -> Scene:
+    "`scene` with other things, of the same sizes at the same places."
+    new = rng.sample(names, len(scene.things))
+    return make_scene(scene.background, [Thing(t.place, name, t.size) for t, name in zip(scene.things, new)])
+
+
 def _val(rng):
     scene = random_scene(rng)
     return None if has_unseen(scene) else scene
@@ -374,12 +380,13 @@ def trainable(scene: Scene) -> bool:
 class SceneSource:
     """Endless training batches `dict(pixels=uint8 (b, 3, 64, 64), text=[str], scene=[Scene])`.
 
-    `minimal` is the share of a batch that comes in groups of four minimal pairs; `canonical` asks for the first wording only."""
-    def __init__(self, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1, minimal: float = 0.,
+    `minimal` is the share of a batch that comes in groups of four minimal pairs, `alike` the share of scenes with one layout and
+    background that differ in their names only; `canonical` asks for the first wording only."""
+    def __init__(self, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1, minimal: float = 0., alike: float = 0.,
                  canonical: bool = False):
         if batch_size < 1: raise SeedError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
-        self.minimal, self.canonical, self.step = minimal, canonical, 0
+        self.minimal, self.alike, self.canonical, self.step = minimal, alike, canonical, 0
 
     def __iter__(self): return self
 
@@ -392,8 +399,9 @@ class SceneSource:
 
     def scenes(self, rng: random.Random) -> list[Scene]:
         "One batch of trainable scenes."
-        out = []
-        while len(out) < round(self.minimal * self.batch_size): out += filter(trainable, minimal_group(rng))
+        out, first, layout = [], round(self.minimal * self.batch_size), random_scene(rng)
+        while len(out) < first: out += filter(trainable, minimal_group(rng))
+        while len(out) < first + round(self.alike * self.batch_size): out += filter(trainable, [renamed(layout, rng)])
         while len(out) < self.batch_size: out += filter(trainable, [random_scene(rng)])
         return out[:self.batch_size]
 

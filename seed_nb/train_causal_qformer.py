@@ -23,16 +23,18 @@ class StageIConfig(Config):
     "Everything that a stage-I run is told. `paper` follows the released yaml (lr 3e-5, 64 pairs on each of 64 GPUs)."
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", train=dict(steps=1800, batch_size=64, lr=1e-3, warmup=100)),
-        toy=dict(qformer="toy", vit="toy", train="toy"),
-        paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0., w_caption=0.,
+        toy=dict(qformer="toy", vit="toy", train="toy", chunk=4),
+        paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0., alike=0., w_caption=0.,
                    train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000)))
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vit: str = "emoji"          # `emoji`: the shipped one; `toy`, `paper`: random weights; else a folder
     data: str = "scenes"        # `scenes`, or tar shards
     minimal: float = 0.5        # share of a batch that is minimal pairs
+    alike: float = 0.5          # share of scenes that differ in their names only
     w_caption: float = 1.       # weight of writing the caption from the queries; the paper has none
     init: str = ""              # a safetensors file to start from, e.g. converted BLIP-2 weights
+    chunk: int = 0              # pictures embedded at a time, if a batch is too large for the memory; 0: all
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c006
 def get_vit(name: str):
@@ -53,8 +55,8 @@ def train(cfg: StageIConfig, out_dir, say=None) -> CausalQFormer:
     torch.manual_seed(cfg.train.seed)
     qformer, vit = CausalQFormer(cfg.qformer), get_vit(cfg.vit)
     if cfg.init: load_state(qformer, load_tensors(cfg.init), cfg.init)
-    stage = ContrastiveStage(vit, qformer, bert_tokenizer(), cfg.w_caption)
-    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal)
+    stage = ContrastiveStage(vit, qformer, bert_tokenizer(), cfg.w_caption, cfg.chunk)
+    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
     fit(stage, source, cfg.train, out_dir, say)
     on_main(save_tensors, Path(out_dir) / "qformer.safetensors", qformer.state_dict())
     on_main(save_json, Path(out_dir) / "config.json", cfg.to_dict())

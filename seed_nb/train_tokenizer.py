@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .causal_qformer import bert_tokenizer, contrastive_loss, tokenize
-from .data import caption
+from .causal_qformer import bert_tokenizer, contrastive_loss, plain_captions, tokenize
 from .reverse_qformer import Standardise, centred_cosine, cosine_loss
 from .sd_alignment import generation_loss, load_pipeline, load_reader, reading_loss, text_features
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
@@ -30,16 +29,17 @@ class StageIIConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)),
         emoji_paper=dict(tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100), train_qformer=False, standardise=False,
-                         w_vq=5., w_recon=2., w_generate=.5, w_contrast=0., w_read=0., continuous_steps=0, minimal=0.),
+                         w_vq=5., w_recon=2., w_generate=.5, w_contrast=0., w_read=0., continuous_steps=0, minimal=0., alike=0.),
         toy=dict(tokenizer="toy", train="toy", w_read=0.),
         paper=dict(tokenizer="paper", data="shards/*.tar", train_qformer=False, standardise=False, w_vq=5., w_recon=2., w_generate=.5,
-                   w_contrast=0., w_read=0., continuous_steps=0, minimal=0.,
-                   train=dict(steps=100_000, batch_size=256, lr=1e-4, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000)))
+                   w_contrast=0., w_read=0., continuous_steps=0, minimal=0., alike=0.,
+                   train=dict(steps=100_000, batch_size=256, lr=1e-4, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)))
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stage_i: str = ""             # folder that stage I left; empty starts from random weights
     data: str = "scenes"
     minimal: float = 0.5          # share of minimal pairs in a batch
+    alike: float = 0.25           # share of scenes that differ in their names only
     train_qformer: bool = True    # go on training the Causal Q-Former (`ours`) or keep it as it is (`paper`)
     standardise: bool = True      # measure the reconstruction after standardising (`ours`)
     continuous_steps: int = 250   # first steps without quantisation (advice of LaVIT's authors)
@@ -74,11 +74,11 @@ class TokenizerStage(nn.Module):
         vectors, codes, vq = self.quantize(model.down(embeddings))
         rebuilt, target = model.rebuild(vectors), embeddings.detach()
         recon = self.reconstruction(rebuilt, target)
-        said = [caption(s) for s in batch["scene"]] if "scene" in batch else batch["text"]
-        drawn, words = model.generate(vectors), text_features(self.pipe, said)
+        drawn, words = model.generate(vectors), text_features(self.pipe, plain_captions(batch))
         generate = generation_loss(drawn, words)
         loss = cfg.w_vq * vq + cfg.w_recon * recon + cfg.w_generate * generate
-        out = dict(vq=vq, recon=recon, generate=generate, centred=centred_cosine(rebuilt, target), **usage(codes, cfg.tokenizer.vq.n_codes))
+        out = dict(vq=vq, recon=recon, generate=generate, centred=centred_cosine(rebuilt, target))
+        if codes is not None: out |= usage(codes, cfg.tokenizer.vq.n_codes)
         if cfg.w_read:
             read, out["read"] = reading_loss(drawn, words, self.reader)
             loss = loss + cfg.w_read * read
@@ -91,10 +91,10 @@ class TokenizerStage(nn.Module):
         return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items()})
 
     def quantize(self, x):
-        "The VQ, or for the first `continuous_steps` its input as it is."
+        "The VQ, or for the first `continuous_steps` its input as it is, without codes."
         if self.step >= self.cfg.continuous_steps: vectors, codes, losses = self.model.vq(x); return vectors, codes, losses["vq"]
         if self.cfg.tokenizer.vq.l2norm: x = F.normalize(x.float(), dim=-1)
-        return x, torch.zeros(x.shape[:2], dtype=torch.long), x.new_zeros(())
+        return x, None, x.new_zeros(())
 
     def reconstruction(self, guess, target):
         "The published cosine, or the squared error after standardising."
@@ -109,7 +109,7 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     model, vit, pipe = SeedModel(cfg.tokenizer), get_vit(cfg.tokenizer.vit), load_pipeline(cfg.tokenizer.sd)
     if cfg.stage_i: model.qformer.load_state_dict(load_qformer(cfg.stage_i).state_dict())
     stage = TokenizerStage(cfg, vit, model, pipe, bert_tokenizer())
-    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal)
+    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
     fit(stage, source, cfg.train, out_dir, say)
     tokenizer = SeedTokenizer(cfg.tokenizer, model, vit, pipe)
     on_main(tokenizer.save_pretrained, out_dir)

@@ -257,7 +257,7 @@ def build_vit(cfg, device=None):
 def vit_features(vit, pixels):
     "The features (b, 1+n, d) of `pixels` (b, 3, h, w), class token first"
     if vit.training: vit.eval()
-    return vit(pixels.to(vit.device)).last_hidden_state
+    return vit(pixels.to(vit.device, vit.dtype)).last_hidden_state
 
 # %% ../nbs/00_vit_features.ipynb #c071
 def _stay(self, mode=True): return nn.Module.train(self, False)
@@ -287,14 +287,14 @@ def _vit_type(folder):
     except ValueError as e: raise SeedError(f'{folder}/config.json: not valid json ({e})') from e
     return config.get('model_type') if isinstance(config, dict) else None
 
-def load_vit(folder, attention='sdpa'):
-    "The `Blip2VisionModel` saved in `folder`, as float32 on the CPU, with every weight accounted for"
+def load_vit(folder, attention='sdpa', dtype=torch.float32):
+    "The `Blip2VisionModel` saved in `folder`, as `dtype` on the CPU, with every weight accounted for"
     if (kind := _vit_type(folder)) != 'blip_2_vision_model':
         raise SeedError(f'{folder}: a {kind} is no blip_2_vision_model')
     try:
         with quiet():
             vit, info = Blip2VisionModel.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation=attention, local_files_only=True,
+                folder, dtype=dtype, attn_implementation=attention, local_files_only=True,
                 use_safetensors=True, output_loading_info=True)
     except Exception as e:
         raise SeedError(f'{folder}: cannot load this ViT ({[*str(e).splitlines(), e][0]})') from e
