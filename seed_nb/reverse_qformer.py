@@ -50,8 +50,10 @@ class DecoderConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.head not in HEADS: raise SeedError(f"DecoderConfig.head must be one of {', '.join(HEADS)}, not {self.head!r}")
-        if self.head != "text" and self.n_out != 1: raise SeedError(f"DecoderConfig.n_out must be 1 for {self.head}, not {self.n_out}")
+        if self.head not in HEADS:
+            raise SeedError(f"DecoderConfig.head must be one of {', '.join(HEADS)}, not {self.head!r}")
+        if self.head != "text" and self.n_out != 1:
+            raise SeedError(f"DecoderConfig.n_out must be 1 for {self.head}, not {self.n_out}")
 
 # %% ../nbs/03_reverse_qformer.ipynb #c005
 class CodeDecoder(nn.Module):
@@ -85,7 +87,7 @@ class ReverseQFormer(nn.Module):
 
 # %% ../nbs/03_reverse_qformer.ipynb #c009
 class ImageHead(nn.Module):
-    "The head of the released SEED-2 (official `image_down`, `distill_image_proj`): codes `(b, 32, width)` -> `(b, 1, out_width)`."
+    "SEED-2's released head (official `image_down`): codes `(b, 32, width)` -> `(b, 1, out_width)`."
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
         self.plan = CodeDecoder(cfg)
@@ -94,7 +96,8 @@ class ImageHead(nn.Module):
         self.project = nn.Linear(cfg.n_codes * cfg.down[-1], cfg.out_width, bias=cfg.project_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.project(self.down(self.plan(x)).flatten(1))[:, None]     # (b, 32, 32) -> (b, 1024) -> (b, 1, 1024)
+        x = self.down(self.plan(x)).flatten(1)                               # (b, 32, 32) -> (b, 1024)
+        return self.project(x)[:, None]                                      # (b, 1, 1024)
 
 
 def build_head(cfg: DecoderConfig) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 
 from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, bert_tokenizer, tokenize
 from .data import SceneSource, caption, draw, held_out
-from .shards import ShardSource
+from .mixtures import open_shards
 from .training import TrainConfig, fit, load_json, load_state, load_tensors, on_main, run_from_command_line, save_json, save_tensors
 from .vit_features import WEIGHTS, Config, ViTConfig, build_vit, load_vit, to_pixels, vit_features
 
@@ -25,7 +25,7 @@ class StageIConfig(Config):
         emoji=dict(qformer="emoji", train=dict(steps=1800, batch_size=64, lr=1e-3, warmup=100)),
         toy=dict(qformer="toy", vit="toy", train="toy", chunk=4),
         paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0., alike=0., w_caption=0.,
-                   train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000)))
+                   train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)))
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vit: str = "emoji"          # `emoji`: the shipped one; `toy`, `paper`: random weights; else a folder
@@ -45,9 +45,9 @@ def get_vit(name: str):
 
 
 def get_source(data: str, train: TrainConfig, size: int, rank: int, world: int, **scenes):
-    "Scenes drawn on the fly, or pairs from tar shards."
+    "Scenes drawn on the fly, or pairs from tar shards: a pattern, or `PATTERN:WEIGHT,PATTERN:WEIGHT`."
     if data == "scenes": return SceneSource(train.batch_size, train.seed, rank, world, **scenes)
-    return ShardSource(data, train.batch_size, size=size, rank=rank, world=world, seed=train.seed)
+    return open_shards(data, train.batch_size, size=size, rank=rank, world=world, seed=train.seed)
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c008
 def train(cfg: StageIConfig, out_dir, say=None) -> CausalQFormer:
