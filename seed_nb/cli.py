@@ -86,7 +86,8 @@ def tokenizer(args):
     except Exception as e: raise SeedError(f"--device {device}: not to be had here") from e
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SeedTokenizer.from_pretrained(args.model, device, getattr(torch, args.dtype), args.offload, args.slice, **given)
+        memory = dict(dtype=getattr(torch, args.dtype), offload=args.offload, slices=args.slice)
+        return SeedTokenizer.from_pretrained(args.model, device, **memory, **given)
 
 
 def encode(coder, files: list, chunk: int = 64):
@@ -214,10 +215,11 @@ def convert_files(args):
     "Turn published weights into a folder for --model, or for stage I; every tensor is accounted for."
     import torch
     from seed_nb.convert import convert
-    told = convert(args.kind, args.files, args.out, args.dtype and getattr(torch, args.dtype), args.words, args.without, args.sd)
+    dtype = args.dtype and getattr(torch, args.dtype)
+    told = convert(args.kind, args.files, args.out, dtype, args.words, args.without, args.sd)
     lines = [f"{told['out']}: {told['tensors']} tensors, {told['parameters']:,} numbers"]
     lines += [f"left out: {name} ({why})" for name, why in sorted(told["left_out"].items())]
-    lines += [f"without the part {part}: it is not in the files" for part in told["lacks"] if part not in args.without]
+    lines += [f"without the part {p}: it is not in the files" for p in told["lacks"] if p not in args.without]
     if not told["words"]: lines.append("without a vocabulary: texts cannot be embedded (--words vocab.txt)")
     return told, lines
 
@@ -258,7 +260,7 @@ SCENES = dict(split=maybe("val", "val, hard, unseen_pairs or unseen_emoji"),
               n=dict(type=number(int, 1, 10**6), help="the first N scenes only"))
 DTYPES = dict(choices=["float32", "float16", "bfloat16"])
 TOKENIZER, LM = (dict(model=maybe(m, "a shipped model, a folder, or toy")) for m in ("emoji", "emoji-opt"))
-MEMORY = dict(dtype=maybe("float32", "of ViT and diffusion model", **DTYPES), device=dict(help="cuda, cuda:1, cpu, ..."),
+MEMORY = dict(dtype=maybe("float32", "of ViT and diffusion model", **DTYPES), device=dict(help="cuda, cpu, ..."),
               offload=dict(action="store_true", help="ViT and diffusion model take turns on the device"),
               slice=dict(action="store_true", help="turn latents into pictures one by one"),
               sd=dict(help="folder of the diffusion model, in place of the tokenizer's own"))
@@ -296,9 +298,11 @@ def _measuring(subs):
 
 def _training(subs):
     count = number(int, 1, 10**9)
-    add(subs, "convert", convert_files, ("kind", dict(choices=["seed2", "seed1", "blip2", "blip2-itm"], help="one of %(choices)s")),
-        ("files", many("file")), out=dict(required=True, help="folder to make"), dtype=dict(help="precision (as in the files)", **DTYPES),
-        words=dict(help="BERT's vocab.txt, or the folder of its tokenizer"), sd=dict(help="folder of the diffusion model"),
+    kinds = dict(choices=["seed2", "seed1", "blip2", "blip2-itm"], help="one of %(choices)s")
+    add(subs, "convert", convert_files, ("kind", kinds), ("files", many("file")),
+        out=dict(required=True, help="folder to make"),
+        dtype=dict(help="precision (as in the files)", **DTYPES), sd=dict(help="folder of the diffusion model"),
+        words=dict(help="BERT's vocab.txt, or the folder of its tokenizer"),
         without=dict(action="append", default=[], choices=["text", "recon"], help="leave this part out"))
     add(subs, "train", train, ("stage", dict(choices=STAGES, help="one of %(choices)s")),
         preset=maybe("emoji", "emoji, toy or paper"),

@@ -5,7 +5,7 @@ __all__ = ['fingerprint', 'pair_key', 'SceneParts', 'TarParts', 'boxes', 'write_
            'open_cache', 'check_cache', 'CachedSource']
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c002
-import hashlib, io, logging, os, random, shutil
+import hashlib, json, logging, os, random
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,10 @@ from .shards import decode_sample, read_shards, shard_files, too_many
 from .vit_features import SeedError, from_pixels, load_image, to_pixels
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c005
-def fingerprint(model) -> str:
-    "32 hex digits of SHA-256 over the state of a module, or over a tensor: equal for equal weights only."
+def fingerprint(model, words: str = "") -> str:
+    "32 hex digits of SHA-256 over the state of a module, or over a tensor, and `words`: equal for equal ones only."
     state = dict(tensor=model) if torch.is_tensor(model) else model.state_dict()
-    hashed = hashlib.sha256()
+    hashed = hashlib.sha256(words.encode())
     for name, x in sorted(state.items()):
         hashed.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         hashed.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() if x.numel() else b"")
@@ -96,11 +96,11 @@ def write_cache(parts, model, out_dir, about: dict, crops: int = 1, seed: int = 
 
     `about` is written into the index and must stay the same. Returns the index, or `None` if other processes have to finish."""
     if min(crops, per_shard, batch_size) < 1: raise SeedError("crops, per_shard and batch_size must be at least 1")
-    out, work = Path(out_dir), Path(out_dir) / "work"
+    out, work = Path(out_dir), Path(out_dir) / "notes"
     about = json_like(about | dict(crops=crops, crop_seed=seed, parts=len(parts), per_shard=per_shard, batch_size=batch_size))
     if (out / "index.json").exists(): return _same(out / "index.json", about)
-    if (out / "about.json").exists(): _same(out / "about.json", about)
-    else: save_json(out / "about.json", about)
+    if (work / "about.json").exists(): _same(work / "about.json", about)
+    else: save_json(work / "about.json", about)
     mine = range(rank, len(parts), world)
     for i in [*mine, *range(len(parts))]: _plan(parts, work, i)          # what others have not planned as well
     new, total, tally = *_first(work, len(parts)), [0, 0]
@@ -118,7 +118,7 @@ def json_like(value): return json.loads(json.dumps(value))
 def _same(file: Path, about: dict) -> dict:
     "What stands in `file`, if it is about the same; else an error that names what differs."
     found = load_json(file)
-    if differ := [k for k in {**found, **about} if k in about and found.get(k) != about[k]]:
+    if differ := [k for k in about if found.get(k) != about[k]]:
         raise SeedError(f"{file.parent} is a cache with another {', '.join(differ)}; choose another folder")
     return found
 
@@ -165,9 +165,9 @@ def _write_shard(shard, parts, model, out: Path, crops: int, seed: int, batch_si
     if found: rows.append(_ask(model, found))
     told = dict(file=name, rows=sum(len(r["text_size"]) for r in rows), skipped=skipped, bytes=0, sha256="")
     if rows:
-        save_tensors(out / "work" / name, {k: torch.cat([r[k] for r in rows]) for k in rows[0]})
-        told |= dict(bytes=(out / "work" / name).stat().st_size, sha256=sha256(out / "work" / name))
-        os.replace(out / "work" / name, out / name)
+        save_tensors(out / "notes" / name, {k: torch.cat([r[k] for r in rows]) for k in rows[0]})
+        told |= dict(bytes=(out / "notes" / name).stat().st_size, sha256=sha256(out / "notes" / name))
+        os.replace(out / "notes" / name, out / name)
     save_json(record, told)
     return told
 
@@ -185,7 +185,7 @@ def sha256(file) -> str:
     with open(file, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 def _finish(out: Path, work: Path, about: dict, new: list, total: int, per_shard: int):
-    "The index, if all shards are there; then the notes of the work can go."
+    "The index, if all shards are there."
     names = [shard_name(i, j) for i, part in enumerate(new) for j in range(-(-int(part.sum()) // per_shard))]
     if any(not (work / f"{name}.json").exists() for name in names):
         return load_json(out / "index.json") if (out / "index.json").exists() else None
@@ -194,8 +194,6 @@ def _finish(out: Path, work: Path, about: dict, new: list, total: int, per_shard
                  duplicates=total - int(sum(part.sum() for part in new)), shards=[s for s in shards if s["rows"]])
     if not index["rows"]: raise SeedError(f"{out}: no usable pair in the data")
     save_json(out / "index.json", index)
-    shutil.rmtree(work, ignore_errors=True)
-    (out / "about.json").unlink(missing_ok=True)
     return index
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c024
@@ -203,7 +201,7 @@ def open_cache(folder, kind: str = "", models: dict | None = None) -> dict:
     "The index of the cache in `folder`; `SeedError` if it is damaged, of another `kind` or of other `models`."
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        state = "is not finished: start the same command again" if (folder / "about.json").exists() else "holds no cache"
+        state = "is not finished: start the same command again" if (folder / "notes/about.json").exists() else "holds no cache"
         raise SeedError(f"{folder} {state}")
     index = load_json(folder / "index.json")
     if not isinstance(index, dict) or index.get("version") != 1: raise SeedError(f"{folder}/index.json: not an index of this version")

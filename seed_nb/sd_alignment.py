@@ -44,9 +44,9 @@ def how_to_fetch(model) -> str:
     "What to download when the pipeline `model` is not there, and where to put it."
     if model not in FETCH: return ""
     size, note = FETCH[model]
-    return (f"; fetch {size} GB with: hf download {model} --include model_index.json '*/*.json' '*/*.txt' '*/*.safetensors' "
-            f"--exclude '*fp16*' 'safety_checker/*' --local-dir FOLDER ({note}), and name that FOLDER as `sd`, "
-            "or lay it into the tokenizer's folder as sd/")
+    return (f"; fetch {size} GB with: hf download {model} --include model_index.json '*/*.json' '*/*.txt' "
+            f"'*/*.safetensors' --exclude '*fp16*' 'safety_checker/*' --local-dir FOLDER ({note}), and name that "
+            "FOLDER as `sd`, or lay it into the tokenizer's folder as sd/")
 
 # %% ../nbs/04_sd_alignment.ipynb #c010
 DECODERS = {c.__name__: c for c in (StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline)}
@@ -62,7 +62,8 @@ def pipeline_class(folder, **where) -> type:
 def set_scheduler(pipe, name: str):
     "Let `pipe` draw with the scheduler of diffusers called `name`."
     kind = getattr(diffusers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)): raise SeedError(f"diffusers has no scheduler {name!r}")
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise SeedError(f"diffusers has no scheduler {name!r}")
     pipe.scheduler = kind.from_config(pipe.scheduler.config)
 
 # %% ../nbs/04_sd_alignment.ipynb #c012
@@ -92,34 +93,45 @@ def toy_pipeline(kind: str = "toy"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         words, vae = clip_tokenizer(), build_vae((8, 8, 8, 8), 4)
-        parts = dict(vae=vae, tokenizer=words, text_encoder=build_text_encoder(len(words), 32, 1), scheduler=build_scheduler(), feature_extractor=None)
+        parts = dict(vae=vae, tokenizer=words, text_encoder=build_text_encoder(len(words), 32, 1),
+                     scheduler=build_scheduler(), feature_extractor=None)
         if kind == "toy":
-            return StableDiffusionPipeline(unet=build_unet(32, (16,), 4), safety_checker=None, requires_safety_checker=False, **parts)
-        eye = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                                                             image_size=32, patch_size=8, projection_dim=32))
+            return StableDiffusionPipeline(unet=build_unet(32, (16,), 4), safety_checker=None,
+                                           requires_safety_checker=False, **parts)
+        eye = CLIPVisionModelWithProjection(CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32,
+            patch_size=8, projection_dim=32))
         config = {k: v for k, v in build_unet(32, (16,), 4).config.items() if not k.startswith("_")}
         config |= dict(class_embed_type="projection", projection_class_embeddings_input_dim=2 * 32,
                        norm_num_groups=4)     # one channel a group would wipe the embedding out
         return StableUnCLIPImg2ImgPipeline(
-            unet=diffusers.UNet2DConditionModel(**config), image_encoder=eye, image_noising_scheduler=diffusers.DDPMScheduler(),
+            unet=diffusers.UNet2DConditionModel(**config), image_encoder=eye,
+            image_noising_scheduler=diffusers.DDPMScheduler(),
             image_normalizer=diffusers.pipelines.stable_diffusion.StableUnCLIPImageNormalizer(32), **parts)
 
 # %% ../nbs/04_sd_alignment.ipynb #c013
-def load_pipeline(folder=None, dtype=torch.float32, revision: str | None = None, scheduler: str = "", slices: bool = False):
-    "The pipeline in `folder` (the shipped emoji one by default), frozen, without a safety checker or progress bar."
+def load_pipeline(folder=None, dtype=torch.float32, revision: str | None = None, scheduler: str = "",
+                  slices: bool = False):
+    "The pipeline in `folder` (by default the shipped one), frozen, without safety checker or progress bar."
     folder = WEIGHTS / "sd" if folder in (None, "emoji") else folder
-    if not Path(folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(folder)): raise SeedError(f"no such folder: {folder}")
+    if not Path(folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(folder)):
+        raise SeedError(f"no such folder: {folder}")
     where = {} if revision is None or Path(folder).is_dir() else dict(revision=revision)
     try:
-        if folder in ("toy", "toy_seed2"): pipe = toy_pipeline(folder) if dtype == torch.float32 else toy_pipeline(folder).to(dtype=dtype)
+        if folder in ("toy", "toy_seed2"):
+            pipe = toy_pipeline(folder)
+            if dtype != torch.float32: pipe.to(dtype=dtype)
         else:
             kind = pipeline_class(folder, **where)
             unused = dict(feature_extractor=None)            # pictures are prepared by `to_pixels`
-            if kind is StableDiffusionPipeline: unused |= dict(safety_checker=None, requires_safety_checker=False)
-            with _no_bars(): pipe = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, **unused, **where)
+            if kind is StableDiffusionPipeline:
+                unused |= dict(safety_checker=None, requires_safety_checker=False)
+            with _no_bars():
+                pipe = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, **unused, **where)
     except (OSError, ValueError) as e:
         if isinstance(e, SeedError): raise
-        raise SeedError(f"no Stable Diffusion pipeline at {folder}: {str(e).splitlines()[0].rstrip('.')}{how_to_fetch(folder)}") from e
+        why = str(e).splitlines()[0].rstrip(".")
+        raise SeedError(f"no Stable Diffusion pipeline at {folder}: {why}{how_to_fetch(folder)}") from e
     if scheduler: set_scheduler(pipe, scheduler)
     return _steady(pipe, slices)
 
@@ -166,21 +178,24 @@ def condition(pipe, embeddings: torch.Tensor) -> dict:
     empty = None if is_unclip(pipe) else text_features(pipe, [""])
     takes = (1, pipe.image_normalizer.mean.shape[1]) if empty is None else tuple(empty.shape[1:])
     if tuple(embeddings.shape[1:]) != takes:
-        raise SeedError(f"this {type(pipe).__name__} draws from {takes} numbers a picture, not from {tuple(embeddings.shape[1:])}")
-    if empty is not None: return dict(prompt_embeds=embeddings, negative_prompt_embeds=empty.expand(len(embeddings), -1, -1))
+        shape = tuple(embeddings.shape[1:])
+        raise SeedError(f"this {type(pipe).__name__} draws from {takes} numbers a picture, not from {shape}")
+    if empty is not None:
+        return dict(prompt_embeds=embeddings, negative_prompt_embeds=empty.expand(len(embeddings), -1, -1))
     return dict(prompt=[""] * len(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
 
 
 @torch.no_grad()
-def draw_embeddings(pipe, embeddings: torch.Tensor, seed: int = 0, steps: int = 20, guidance_scale: float = 2., height=None, width=None,
-                    batch_size: int = 64, start: int = 0) -> torch.Tensor:
-    """Generation embeddings `(b, n_out, out_width)` -> pictures `(b, 3, h, w)` in [0, 1], in batches of `batch_size`.
+def draw_embeddings(pipe, embeddings: torch.Tensor, seed: int = 0, steps: int = 20, guidance_scale: float = 2.,
+                    height=None, width=None, batch_size: int = 64, start: int = 0) -> torch.Tensor:
+    """Generation embeddings `(b, n_out, out_width)` -> pictures `(b, 3, h, w)` in [0, 1], `batch_size` at a time.
 
     Picture `i` starts from the noise of `seed + start + i`."""
     out = []
     for i in range(0, len(embeddings), batch_size):
         part = embeddings[i:i + batch_size].to(pipe.unet.device, pipe.unet.dtype)
         noise = [torch.Generator().manual_seed(seed + start + j) for j in range(i, i + len(part))]
-        out.append(pipe(**condition(pipe, part), generator=noise, num_inference_steps=steps, guidance_scale=guidance_scale,
-                        height=height, width=width, output_type="pt").images.float().cpu())
+        how = dict(num_inference_steps=steps, guidance_scale=guidance_scale, height=height, width=width)
+        drawn = pipe(**condition(pipe, part), generator=noise, output_type="pt", **how).images
+        out.append(drawn.float().cpu())
     return torch.cat(out).clamp(0, 1)

@@ -5,7 +5,7 @@ __all__ = ['PARTS', 'TokenizerConfig', 'mlp', 'without_text', 'SeedModel', 'besi
            'decoder_parts', 'part_sizes', 'memory']
 
 # %% ../nbs/04a_tokenizer.ipynb #c002
-import contextlib
+import contextlib, functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -49,15 +49,16 @@ class TokenizerConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if wrong := set(self.lacks) - set(PARTS): raise SeedError(f"TokenizerConfig.lacks: {min(wrong)} is not one of {', '.join(PARTS)}")
+        if wrong := set(self.lacks) - set(PARTS):
+            raise SeedError(f"TokenizerConfig.lacks: {min(wrong)} is not one of {', '.join(PARTS)}")
 
 # %% ../nbs/04a_tokenizer.ipynb #c006
 def mlp(first: int, hidden: int, last: int) -> nn.Sequential: return nn.Sequential(nn.Linear(first, hidden), nn.Tanh(), nn.Linear(hidden, last))
 
 
 def without_text(qformer: CausalQFormer):
-    "Take away what only the contrastive objective uses: the text side, and the space where it meets pictures."
-    for name in ("embeddings", "text_projection", "vision_projection", "temperature"): setattr(qformer, name, None)
+    "Take away what only the contrastive objective uses: the text side, and where it meets pictures."
+    qformer.embeddings = qformer.text_projection = qformer.vision_projection = qformer.temperature = None
     for layer in qformer.qformer.encoder.layer: layer.intermediate = layer.output = None
 
 
@@ -68,7 +69,8 @@ class SeedModel(nn.Module):
         d, k = cfg.qformer.width, cfg.vq.dim
         self.qformer, self.vq = CausalQFormer(cfg.qformer), VectorQuantizer(cfg.vq)
         self.down, self.up = mlp(d, d, k), mlp(k, k, d)
-        self.recon, self.reverse = None if "recon" in cfg.lacks else CodeDecoder(cfg.decoder), build_head(cfg.decoder)
+        self.recon = None if "recon" in cfg.lacks else CodeDecoder(cfg.decoder)
+        self.reverse = build_head(cfg.decoder)
         if "text" in cfg.lacks: without_text(self.qformer)
 
     def quantize(self, embeddings: torch.Tensor):
@@ -91,13 +93,14 @@ def beside(folder, cfg: TokenizerConfig) -> TokenizerConfig:
 
 
 def get_words(name: str):
-    "The vocabulary for captions: the emoji world's, none for an empty name, else the folder of a `BertTokenizer`."
+    "The vocabulary for captions: `emoji`, none for an empty name, else the folder of a `BertTokenizer`."
     if name in ("", "emoji"): return bert_tokenizer() if name else None
     if not any((Path(name) / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
-        raise SeedError(f"{name}: no tokenizer.json or vocab.txt here")       # transformers would make up an empty one
+        raise SeedError(f"{name}: no tokenizer.json or vocab.txt here")    # transformers would make up an empty one
     try:
         with quiet(): return BertTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, TypeError) as e: raise SeedError(f"{name}: no BERT vocabulary here ({str(e).splitlines()[0]})") from e
+    except (OSError, ValueError, TypeError) as e:
+        raise SeedError(f"{name}: no BERT vocabulary here ({str(e).splitlines()[0]})") from e
 
 # %% ../nbs/04a_tokenizer.ipynb #c010
 class SeedTokenizer(nn.Module):
@@ -108,7 +111,8 @@ class SeedTokenizer(nn.Module):
                  dtype=torch.float32, offload: bool = False, slices: bool = False):
         super().__init__()
         self.cfg, self.words, self.offload = cfg, get_words(cfg.words), offload
-        if vit is None: vit = get_vit(cfg.vit).to(dtype) if cfg.vit in ViTConfig.presets else load_vit(cfg.vit, dtype=dtype)
+        if vit is None:
+            vit = get_vit(cfg.vit).to(dtype) if cfg.vit in ViTConfig.presets else load_vit(cfg.vit, dtype=dtype)
         self.model, self.vit = frozen(model or SeedModel(cfg)), frozen(vit)
         self._how = dict(dtype=dtype, slices=slices, revision=cfg.draw.revision, scheduler=cfg.draw.scheduler)
         self._pipe = [pipe]                    # in a list: its weights are not part of this module's state
@@ -134,7 +138,7 @@ class SeedTokenizer(nn.Module):
 
     @contextlib.contextmanager
     def drawing(self):
-        "The pipeline, ready to draw; with `offload` it is on the device for that long only, and the ViT is not."
+        "The pipeline, ready to draw; with `offload` it is on the device meanwhile only, and the ViT is not."
         pipe = self.pipe
         if self.offload: self.vit.to("cpu"), pipe.to(self.device)
         try: yield pipe
@@ -157,8 +161,8 @@ class SeedTokenizer(nn.Module):
         "Unit vectors `(b, p)` of sentences, in the space of `image_vector` and `code_vector`."
         self._needs("text")
         if self.words is None:
-            raise SeedError("this tokenizer has no vocabulary to read texts with: convert it with BERT's vocab.txt (bert-base-uncased), "
-                            "or lay the folder of that tokenizer into its own as words/")
+            raise SeedError("this tokenizer has no vocabulary to read texts with: convert it with the vocab.txt of "
+                            "bert-base-uncased, or lay the folder of that tokenizer into its own as words/")
         return self.model.qformer.text_vector(**tokenize(self.words, [texts] if isinstance(texts, str) else texts, self.device))
 
     @torch.no_grad()
@@ -178,11 +182,15 @@ class SeedTokenizer(nn.Module):
         "What stands in for the caption's features: `(b, n_out, out_width)`."
         return self.model.generate(self._vectors(codes))
 
-    def decode(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None, batch_size: int = 64):
-        "Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`. `cfg.draw` says what is not said here."
+    def decode(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None,
+               batch_size: int = 64):
+        """Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`.
+
+        Steps and guidance are those of `cfg.draw` if none are given."""
         return to_pictures(self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size))
 
-    def decode_tensor(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None, batch_size: int = 64):
+    def decode_tensor(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None,
+                      batch_size: int = 64):
         "As `decode`, but `(b, 3, h, w)` in [0, 1]."
         steps = self.cfg.draw.steps if steps is None else steps
         guidance_scale = self.cfg.draw.guidance_scale if guidance_scale is None else guidance_scale
@@ -192,7 +200,7 @@ class SeedTokenizer(nn.Module):
 
     def _needs(self, *parts):
         for part in parts:
-            if part in self.cfg.lacks: raise SeedError(f"the weights of this tokenizer lack the part called {part}")
+            if part in self.cfg.lacks: raise SeedError(f"the weights of this tokenizer lack the part {part}")
 
     def _vectors(self, codes) -> torch.Tensor:
         codes = torch.as_tensor(codes, device=self.device)
@@ -201,20 +209,21 @@ class SeedTokenizer(nn.Module):
         return self.model.vq.lookup(codes)
 
     def save_pretrained(self, folder, half: bool = False):
-        "Write `config.json`, `model.safetensors` (in half precision if asked) and a vocabulary of its own to `folder`."
+        "Write `config.json`, `model.safetensors` (`half`: in half precision) and a vocabulary to `folder`."
         state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.model.state_dict().items()}
         save_tensors(Path(folder) / "model.safetensors", state)
         save_json(Path(folder) / "config.json", self.cfg.to_dict())
         if self.cfg.words not in ("", "emoji"): self.words.save_pretrained(Path(folder) / "words")
 
     @classmethod
-    def from_pretrained(cls, name="emoji", device=None, dtype=torch.float32, offload: bool = False, slices: bool = False,
-                        **overrides) -> "SeedTokenizer":
+    def from_pretrained(cls, name="emoji", device=None, dtype=torch.float32, offload: bool = False,
+                        slices: bool = False, **overrides) -> "SeedTokenizer":
         """The shipped tokenizer (`emoji`), one with random weights (`toy`, `toy_seed2`), or the folder `name`.
 
         `dtype` is for ViT and diffusion model; `overrides` are fields of `TokenizerConfig`, such as `sd`."""
         memory = dict(dtype=dtype, offload=offload, slices=slices)
-        if name in ("toy", "toy_seed2"): return cls(TokenizerConfig.preset(name, **overrides), **memory).to(device or "cpu")
+        if name in ("toy", "toy_seed2"):
+            return cls(TokenizerConfig.preset(name, **overrides), **memory).to(device or "cpu")
         folder = WEIGHTS / "tokenizer" if name == "emoji" else Path(name)
         cfg = beside(folder, TokenizerConfig.from_dict(load_json(folder / "config.json"))).replace(**overrides)
         model = SeedModel(cfg)
@@ -222,30 +231,39 @@ class SeedTokenizer(nn.Module):
         return cls(cfg, model, **memory).to(device or "cpu")
 
 # %% ../nbs/04a_tokenizer.ipynb #c034
+def _clip(width, layers, heads) -> dict:
+    return dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads)
+
+
 def decoder_parts(kind: str) -> dict:
     "The modules of the published diffusion model of `paper` or `seed2`; build them on the `meta` device."
-    second = kind == "seed2"
-    unet = dict(attention_head_dim=[5, 10, 20, 20], use_linear_projection=True, class_embed_type="projection", cross_attention_dim=1024,
-                projection_class_embeddings_input_dim=2048, sample_size=96) if second else dict(cross_attention_dim=768, sample_size=64)
-    text = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16) if second else dict(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    unet, text = dict(cross_attention_dim=768, sample_size=64), dict(width=768, layers=12, heads=12)
+    if kind == "seed2":
+        text = dict(width=1024, layers=23, heads=16)
+        unet = dict(cross_attention_dim=1024, sample_size=96, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True,
+                    class_embed_type="projection", projection_class_embeddings_input_dim=2048)
     vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
                         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-    parts = dict(unet=UNet2DConditionModel(**unet), vae=vae, text=CLIPTextModel(CLIPTextConfig(vocab_size=49408, **text)))
-    if second: parts["image"] = CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, patch_size=14, projection_dim=1024))
+    reader = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **_clip(**text)))
+    parts = dict(unet=UNet2DConditionModel(**unet), vae=vae, text=reader)
+    if kind == "seed2":
+        eye = CLIPVisionConfig(patch_size=14, projection_dim=1024, **_clip(1280, 32, 16))
+        parts["image"] = CLIPVisionModelWithProjection(eye)
     return parts
 
 
+@functools.cache
 def part_sizes(kind: str) -> dict:
-    "How many numbers there are in the ViT, in what SEED trains, and in the diffusion model, of `paper` or `seed2`."
+    "How many numbers ViT, SEED's own part and diffusion model of `paper` or `seed2` have."
     with torch.device("meta"):
-        parts = dict(vit=[build_vit(ViTConfig.preset("paper"), "meta")], seed=[SeedModel(TokenizerConfig.preset(kind))], draw=decoder_parts(kind).values())
+        vit, seed = build_vit(ViTConfig.preset("paper"), "meta"), SeedModel(TokenizerConfig.preset(kind))
+        parts = dict(vit=[vit], seed=[seed], draw=decoder_parts(kind).values())
     return {k: sum(p.numel() for m in v for p in m.parameters()) for k, v in parts.items()}
 
 
-def memory(kind: str, half: bool = False, offload: bool = False, batch: int = 1, slices: bool = False, llm: int = 0) -> float:
-    """GB that the tokenizer of `paper` or `seed2` needs to draw `batch` pictures, beside a language model of `llm` numbers.
+def memory(kind: str, half: bool = False, offload: bool = False, batch: int = 1, slices: bool = False,
+           llm: int = 0) -> float:
+    """GB that `paper` or `seed2` needs to draw `batch` pictures, beside a language model of `llm` numbers.
 
     Weights, and for the VAE, the hungriest step, four of its largest maps, `(b, 256, h, w)`."""
     n, each, side = part_sizes(kind), 2 if half else 4, 768 if kind == "seed2" else 512

@@ -33,8 +33,8 @@ class LLMConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(pack=256, train=dict(steps=400, batch_size=64, lr=2e-3, warmup=50)),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2, pack=256),
-        paper=dict(lm="paper", data="shards/*.tar", pool=0, warm_steps=10_000, question=0., canonical=False,
-                   pack=2048, train=dict(steps=30_000, batch_size=32, lr=1.5e-4, min_lr=.05, warmup=900,
+        paper=dict(lm="paper", data="shards/*.tar", pool=0, warm_steps=10_000, caption=.5, question=0., draw=.5,
+                   canonical=False, pack=2048, train=dict(steps=30_000, batch_size=32, lr=1.5e-4, min_lr=.05, warmup=900,
                                          betas=(.9, .95), save_every=1000)))
     lm: LMConfig = field(default_factory=LMConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -64,7 +64,7 @@ class LLMConfig(Config):
         ends = [round(n * s / sum(shares)) for s in accumulate(shares)]
         return [t for t, a, b in zip(TASKS, [0, *ends], ends) for _ in range(b - a)]
 
-# %% ../nbs/06_train_llm.ipynb #c009
+# %% ../nbs/06_train_llm.ipynb #c011
 @torch.no_grad()
 def encode_pool(lm, cfg, folder, rank: int, world: int, chunk: int = 250):
     "This process's part of the pool: its scenes, and their codes (n, 32), which are kept in `folder`."
@@ -82,7 +82,7 @@ def encode_pool(lm, cfg, folder, rank: int, world: int, chunk: int = 250):
         if rank == 0: print(f"{len(codes):,} pictures encoded in {time.time() - start:.0f} s", flush=True)
     return scenes[:per], codes
 
-# %% ../nbs/06_train_llm.ipynb #c010
+# %% ../nbs/06_train_llm.ipynb #c012
 class TaskSource:
     """Endless batches of lessons, `dict(ids, mask, labels, task)`, each (b, t) but `task` (n,), one a lesson.
 
@@ -144,12 +144,12 @@ class TaskSource:
         self.step, self.drawn, self.waiting = state["step"], state["drawn"], list(state["waiting"])
         if self.pairs: self.pairs.load_state_dict(state["pairs"])
 
-# %% ../nbs/06_train_llm.ipynb #c011
+# %% ../nbs/06_train_llm.ipynb #c013
 def used(batch) -> float:
     "Which share of the tokens of `batch` is no padding."
     return (batch["mask"] > 0).float().mean().item()
 
-# %% ../nbs/06_train_llm.ipynb #c017
+# %% ../nbs/06_train_llm.ipynb #c019
 class LMStage(nn.Module):
     "The loss of a batch of lessons, in all and by task. Of `lm` only the adapter is trained and saved."
     def __init__(self, lm, cfg):
@@ -166,7 +166,7 @@ class LMStage(nn.Module):
         parts = {t: s / n for t, s, n in zip(TASKS, sums, counts) if n}
         return dict(loss=loss.mean(), tokens=(batch["mask"] > 0).sum(), **parts)
 
-# %% ../nbs/06_train_llm.ipynb #c019
+# %% ../nbs/06_train_llm.ipynb #c021
 def step_seconds(lm, batch) -> float:
     "How long one forward and backward takes, in the precision of training."
     batch = {k: t.to(lm.device) for k, t in batch.items()}
@@ -194,7 +194,7 @@ def packing_rates(lm, lessons, room: int = 256, rows: int = 14, length: int = 20
     rates = {name: len(each) / min(s) for name, s in seconds.items()}
     return rates | dict(packed_over_padded=rates["packed"] / rates["padded"], filled=used(batches["packed"]))
 
-# %% ../nbs/06_train_llm.ipynb #c023
+# %% ../nbs/06_train_llm.ipynb #c025
 def samples(lm, folder, n: int = 8, n_free: int = 32):
     "Caption, ask about and draw `n` scenes of `val`; writes `samples.json` and `pictures/*.png` to `folder`."
     scenes, rng, folder = held_out("val"), random.Random(0), Path(folder)
@@ -210,7 +210,7 @@ def samples(lm, folder, n: int = 8, n_free: int = 32):
         captions=lm.caption(codes), truth=prompts, questions=queries, answers=lm.ask(codes, queries),
         right=right, drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
 
-# %% ../nbs/06_train_llm.ipynb #c024
+# %% ../nbs/06_train_llm.ipynb #c026
 def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     "Train the adapter of a language model into `out_dir`; writes `lm/`, `samples.json` and `pictures/`."
     torch.manual_seed(cfg.train.seed)
@@ -220,5 +220,5 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     on_main(samples, lm.eval(), out_dir)
     return lm
 
-# %% ../nbs/06_train_llm.ipynb #c025
+# %% ../nbs/06_train_llm.ipynb #c027
 if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(LLMConfig, train)
