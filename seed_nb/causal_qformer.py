@@ -2,11 +2,12 @@
 
 # %% auto #0
 __all__ = ['QFormerConfig', 'causal_mask', 'CausalQFormer', 'gather', 'in_chunks', 'contrastive_loss', 'bert_tokenizer',
-           'tokenize', 'plain_captions', 'caption_nats', 'ContrastiveStage']
+           'get_words', 'tokenize', 'plain_captions', 'caption_nats', 'ContrastiveStage']
 
 # %% ../nbs/01_causal_qformer.ipynb #c002
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -14,12 +15,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
+from transformers import BertTokenizer, Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
 from .backbones import WORLD_WORDS
 from .data import caption
-from .vit_features import Config, SeedError, frozen, to_pixels, vit_features
+from .vit_features import Config, SeedError, frozen, quiet, to_pixels, vit_features
 
 # %% ../nbs/01_causal_qformer.ipynb #c005
 @dataclass(frozen=True)
@@ -143,10 +144,20 @@ def contrastive_loss(image, text, temperature, smoothing: float = .1, chunk: int
 # %% ../nbs/01_causal_qformer.ipynb #c024
 def bert_tokenizer(words=WORLD_WORDS):
     "A `BertTokenizer` over `words`; other words are spelt letter by letter."
-    from transformers import BertTokenizer
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
     return BertTokenizer(vocab={p: i for i, p in enumerate(dict.fromkeys(pieces))}, do_lower_case=True)
+
+
+def get_words(name: str):
+    "The vocabulary for captions: `emoji`, none for an empty name, else the folder of a `BertTokenizer`."
+    if name in ("", "emoji"): return bert_tokenizer() if name else None
+    if not any((Path(name) / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        raise SeedError(f"{name}: no tokenizer.json or vocab.txt here")    # transformers would make up an empty one
+    try:
+        with quiet(): return BertTokenizer.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError, TypeError) as e:
+        raise SeedError(f"{name}: no BERT vocabulary here ({str(e).splitlines()[0]})") from e
 
 
 def tokenize(tokenizer, texts: list[str], device=None) -> dict:

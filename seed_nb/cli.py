@@ -6,7 +6,8 @@
 __all__ = ['SUFFIXES', 'STAGES', 'OUT', 'SEED', 'STEPS', 'SCENES', 'DTYPES', 'TOKENIZER', 'LM', 'MEMORY', 'DRAWING', 'codes_of',
            'read_codes', 'folder', 'targets', 'write', 'tokenizer', 'encode', 'tokenize', 'draw_codes', 'decode',
            'reconstruct', 'caption_files', 'ask', 'draw_prompts', 'eval_tokenizer', 'eval_llm', 'set_field', 'train',
-           'convert_files', 'number', 'add', 'many', 'maybe', 'parser', 'emit', 'complain', 'main']
+           'cache', 'bench', 'cost', 'convert_files', 'number', 'add', 'many', 'maybe', 'parser', 'emit', 'complain',
+           'main']
 
 # %% ../nbs/09_cli.ipynb #c002
 import argparse, contextlib, importlib, json, os, re, sys, warnings
@@ -211,6 +212,45 @@ def train(args):
     return dict(out_dir=str(out), **last), [str(out)]
 
 # %% ../nbs/09_cli.ipynb #c017
+def cache(args):
+    "Ask a frozen model once about every pair; later stages read the answers. A cache that is there goes on."
+    from seed_nb.extract import CacheConfig, write
+    from seed_nb.frozen_cache import check_cache, open_cache
+    from seed_nb.training import launch
+    told = CacheConfig.preset(args.preset).to_dict() | dict(kind=args.kind, model=args.model)
+    told |= {k: v for k in ("sd", "data", "n", "crops", "seed") if (v := getattr(args, k)) is not None}
+    for assignment in args.set: set_field(told, assignment)
+    cfg, out = CacheConfig.from_dict(told), folder(args.out)
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        if args.n_proc == 1: write(cfg, out)
+        else: launch("seed_nb.extract", args.n_proc, cfg, out)
+    index = (check_cache if args.check else open_cache)(out)
+    words = f"{index['rows']:,} pairs, {index['duplicates']:,} duplicates and {index['skipped']:,} unusable ones left out"
+    return index | dict(out=str(out)), [f"{out}: {words}"]
+
+
+def bench(args):
+    "Measure on this machine how fast everything is, and what each idea gains."
+    module, config = (importlib.import_module(f"seed_nb.{name}") for name in ("bench", "rig"))
+    groups = dict(groups=args.groups.split(",")) if args.groups else {}
+    told = dict(rounds=args.rounds, batch=args.batch, device=args.device, compile=args.compile or None)
+    cfg = config.BenchConfig.preset(args.size, **groups, **{k: v for k, v in told.items() if v is not None})
+    found = module.bench(cfg, lambda line: print(line, file=sys.stderr, flush=True))
+    return found, module.table(found)
+
+
+def cost(args):
+    "GPU-hours of all stages: by arithmetic, and from what `bench --size paper --json` measured."
+    from seed_nb.training import load_json
+    module = importlib.import_module("seed_nb.cost")
+    told = module.Plan().to_dict() | ({} if args.pairs is None else dict(pairs=args.pairs))
+    for assignment in args.set: set_field(told, assignment)
+    plan, rates = module.Plan.from_dict(told), module.measured(load_json(args.bench)) if args.bench else None
+    columns = dict(ideal={}, planned=dict(efficiency=module.EFFICIENCY))
+    if rates: columns["measured"] = dict(rates=rates, efficiency=module.EFFICIENCY)
+    return {k: module.hours(plan, **how) for k, how in columns.items()} | dict(plan=plan.to_dict()), module.report(plan, rates)
+
+# %% ../nbs/09_cli.ipynb #c019
 def convert_files(args):
     "Turn published weights into a folder for --model, or for stage I; every tensor is accounted for."
     import torch
@@ -223,7 +263,7 @@ def convert_files(args):
     if not told["words"]: lines.append("without a vocabulary: texts cannot be embedded (--words vocab.txt)")
     return told, lines
 
-# %% ../nbs/09_cli.ipynb #c019
+# %% ../nbs/09_cli.ipynb #c021
 def number(kind, low, high):
     "What `argparse` needs to read a `kind` between `low` and `high`."
     def read(text):
@@ -244,7 +284,7 @@ def add(commands, name: str, run, *words, **options):
     p.add_argument("--json", action="store_true", help="print json, and nothing else, on standard output")
     p.set_defaults(run=run)
 
-# %% ../nbs/09_cli.ipynb #c020
+# %% ../nbs/09_cli.ipynb #c022
 def many(what: str) -> dict: return dict(nargs="+", metavar=what.upper(), help=f"one {what} or more")
 
 
@@ -267,7 +307,7 @@ MEMORY = dict(dtype=maybe("float32", "of ViT and diffusion model", **DTYPES), de
 DRAWING = dict(steps=dict(type=number(int, 1, 1000), help="of the diffusion (the model's own)"),
                guidance=dict(type=number(float, 0, 1000), help="guidance scale (the model's own)"))
 
-# %% ../nbs/09_cli.ipynb #c021
+# %% ../nbs/09_cli.ipynb #c023
 def parser() -> argparse.ArgumentParser:
     "All commands and their options."
     top = argparse.ArgumentParser("seed-nb", description="SEED: pictures as words of a language model.")
@@ -294,6 +334,12 @@ def _measuring(subs):
     what = p.add_subparsers(dest="what", required=True, metavar="WHAT")
     add(what, "tokenizer", eval_tokenizer, **SCENES, **STEPS, **SEED, **TOKENIZER)
     add(what, "llm", eval_llm, **SCENES, **SEED, **LM)
+    count, field = number(int, 1, 10**9), dict(action="append", default=[], metavar="FIELD=VALUE")
+    add(subs, "bench", bench, size=maybe("emoji", "emoji, toy or paper"), rounds=dict(type=count), batch=dict(type=count, help="of training steps"),
+        groups=dict(help="some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"), device=dict(help="cuda, cpu, ..."),
+        compile=dict(action="store_true", help="torch.compile as well (always on a GPU)"))
+    add(subs, "cost", cost, pairs=dict(type=count, help="in the data set"), bench=dict(help="file that bench --size paper --json printed"),
+        set=dict(**field, help="any field of the plan, such as epochs_ii=100"))
 
 
 def _training(subs):
@@ -311,8 +357,14 @@ def _training(subs):
         out_dir=dict(help="folder of the run (runs/STAGE)"),
         set=dict(action="append", default=[], metavar="FIELD=VALUE",
                  help="any other field, such as stage_i=runs/stage-i"))
+    add(subs, "cache", cache, ("kind", dict(choices=["features", "embeddings", "codes"], help="one of %(choices)s")),
+        ("model", dict(help="a ViT, the folder that stage I left, or a tokenizer")), out=dict(required=True, help="folder of the cache"),
+        preset=maybe("emoji", "emoji, toy or paper"), data=dict(help="scenes, or tar shards"), n=dict(type=count, help="of scenes, how many"),
+        sd=dict(help="whose text encoder is asked about the captions"), crops=dict(type=count, help="views of each picture"),
+        seed=dict(type=number(int, 0, 2**32)), n_proc=maybe(1, "processes", type=count), check=dict(action="store_true", help="read every byte again"),
+        set=dict(action="append", default=[], metavar="FIELD=VALUE", help="any other field, such as dtype=bfloat16"))
 
-# %% ../nbs/09_cli.ipynb #c023
+# %% ../nbs/09_cli.ipynb #c025
 def emit(text: str) -> int:
     "Print `text`; returns the exit code."
     try: print(text, flush=True)
@@ -345,5 +397,5 @@ def main(argv=None) -> int:
         return complain(e)
     return emit(json.dumps(result, indent=1) if args.json else "\n".join(lines))
 
-# %% ../nbs/09_cli.ipynb #c024
+# %% ../nbs/09_cli.ipynb #c026
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from transformers import Blip2Config, BertTokenizer
 
-from .causal_qformer import CausalQFormer, QFormerConfig
+from .causal_qformer import CausalQFormer, QFormerConfig, get_words
 from .reverse_qformer import DecoderConfig
 from .sd_alignment import SD_1, UNCLIP
-from .tokenizer import PARTS, SeedModel, TokenizerConfig, get_words
+from .tokenizer import PARTS, SeedModel, TokenizerConfig
 from .train_causal_qformer import StageIConfig
 from .training import load_tensors, save_json, save_tensors
 from .vit_features import SeedError, ViTConfig, build_vit, quiet
@@ -341,7 +341,9 @@ def convert(kind: str, files, out, dtype: torch.dtype | None = None, words=None,
         if kind.startswith("seed"): cfg, n_words, more = as_tokenizer(size, folder, without, sd)
         else: cfg, n_words, more = as_start(size, folder, out, of_qformer)
         write_vit(folder / "vit", of_vit, {k.removeprefix("vit."): v for k, v in vit.items()})
-        if words and n_words: vocabulary(words, n_words).save_pretrained(folder / "words")
+        if words and n_words:
+            vocabulary(words, n_words).save_pretrained(folder / "words")
+            if isinstance(cfg, StageIConfig): cfg = cfg.replace(words=str(out.resolve() / "words"))
         save_json(folder / "config.json", cfg.to_dict())
     return dict(out=str(out), tensors=len(tensors) - len(more),
                 parameters=sum(v.numel() for v in tensors.values()), left_out=left | more, lacks=list(getattr(cfg, "lacks", ())), words=bool(words and n_words))

@@ -4,7 +4,7 @@
 __all__ = ['KINDS', 'CacheConfig', 'model_marks', 'Reader', 'Plainly', 'write']
 
 # %% ../nbs/04ab_extract.ipynb #c002
-import contextlib, os
+import contextlib, copy, os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -53,7 +53,7 @@ def model_marks(vit=None, qformer=None, pipe=None, tok=None) -> dict:
     "The fingerprints by which a cache knows who spoke; of `pipe` it is the text encoder with its vocabulary."
     marks = {k: fingerprint(m) for k, m in dict(vit=vit, qformer=qformer).items() if m is not None}
     if pipe: marks["text"] = fingerprint(pipe.text_encoder, str(sorted(pipe.tokenizer.get_vocab().items())))
-    if tok: marks |= dict(vit=fingerprint(tok.vit), down=fingerprint(tok.model.down), codebook=fingerprint(tok.codebook))
+    if tok: marks |= dict(vit=fingerprint(tok.vit), down=fingerprint(tok.model.down), codebook=fingerprint(copy.deepcopy(tok.model.vq).cpu().lookup(torch.arange(tok.n_codes))))
     return marks
 
 
@@ -109,7 +109,9 @@ def write(cfg: CacheConfig, out_dir, say=None) -> dict:
     rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if device == "cpu": calm_malloc()
-    reader = Reader(cfg, device)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)                      # for models with random weights
+        reader = Reader(cfg, device)
     scenes = cfg.data == "scenes"
     parts = (SceneParts(cfg.n, cfg.per_shard, cfg.seed, minimal=cfg.minimal, alike=cfg.alike) if scenes
              else TarParts(cfg.data, reader.side))

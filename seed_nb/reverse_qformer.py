@@ -29,7 +29,7 @@ class DecoderConfig(Config):
     `paper` is SEED-1: 77 x 768, the text features of Stable Diffusion 1.4. The `seed2` ones end in one
     CLIP image embedding of 1,024 numbers: `seed2` as released, `seed2_query` as in the training code."""
     presets: ClassVar[dict] = dict(
-        emoji=dict(aligned=True, width=192, heads=6, blocks=2, reverse_layers=4, n_out=32, out_width=160),
+        emoji=dict(width=192, heads=6, blocks=2, reverse_layers=4, n_out=32, out_width=160),
         toy=dict(TOY, n_out=32),
         paper=dict(FULL, n_out=77, out_width=768),
         seed2=dict(FULL, head="image_mlp", n_out=1, out_width=1024),
@@ -43,7 +43,6 @@ class DecoderConfig(Config):
     n_out: int = 32              # generation embeddings
     out_width: int = 160
     dropout: float = 0.
-    aligned: bool = False        # each query starts from the codes at its own place in the sequence (`ours`)
     init_std: float = .07        # of the Q-Former's weights at the start, about width ** -.5
     head: str = "text"           # text, image_mlp or image_query
     down: tuple = (256, 128, 32) # widths of the MLP of `image_mlp`
@@ -73,7 +72,7 @@ class ReverseQFormer(nn.Module):
     "`n_out` queries read the codes `(b, 32, width)` and become generation embeddings `(b, n_out, out_width)`."
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
-        self.plan, self.aligned = CodeDecoder(cfg), cfg.aligned
+        self.plan = CodeDecoder(cfg)
         self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_out, cfg.width).normal_(std=.02))
         config = Blip2QFormerConfig(
             hidden_size=cfg.width, num_hidden_layers=cfg.reverse_layers, num_attention_heads=cfg.heads, intermediate_size=4 * cfg.width,
@@ -83,9 +82,8 @@ class ReverseQFormer(nn.Module):
         self.project = nn.Linear(cfg.width, cfg.out_width, bias=cfg.project_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x, queries = self.plan(x), self.query_tokens.expand(len(x), -1, -1)
-        if self.aligned: queries = queries + stretch(x, queries.shape[1])
-        return self.project(self.qformer(query_embeds=queries, encoder_hidden_states=x).last_hidden_state)
+        queries = self.query_tokens.expand(len(x), -1, -1)
+        return self.project(self.qformer(query_embeds=queries, encoder_hidden_states=self.plan(x)).last_hidden_state)
 
 
 def stretch(x: torch.Tensor, n: int) -> torch.Tensor:

@@ -76,7 +76,7 @@ GROUPS = "tokenize", "stage_i", "stage_ii", "llm", "generate", "decode", "resume
 @dataclass(frozen=True)
 class BenchConfig(Config):
     "What to measure, and how thoroughly."
-    presets: ClassVar[dict] = dict(toy=dict(size="toy"), emoji={}, paper=dict(size="paper"))
+    presets: ClassVar[dict] = dict(toy=dict(size="toy", rounds=2, batch=8, batches=(1, 8), steps=2), emoji={}, paper=dict(size="paper"))
     size: str = "emoji"
     groups: tuple = GROUPS
     rounds: int = 5

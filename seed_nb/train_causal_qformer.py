@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import torch
 
-from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, bert_tokenizer, tokenize
+from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, get_words, tokenize
 from .data import SceneSource, caption, draw, held_out
 from .mixtures import open_shards
 from .training import TrainConfig, fit, load_json, load_state, load_tensors, on_main, run_from_command_line, save_json, save_tensors
-from .vit_features import WEIGHTS, Config, ViTConfig, build_vit, load_vit, to_pixels, vit_features
+from .vit_features import WEIGHTS, Config, SeedError, ViTConfig, build_vit, load_vit, to_pixels, vit_features
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c005
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StageIConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", train=dict(steps=1800, batch_size=64, lr=1e-3, warmup=100)),
         toy=dict(qformer="toy", vit="toy", train="toy", chunk=4),
-        paper=dict(qformer="paper", vit="paper", data="shards/*.tar", minimal=0., alike=0., w_caption=0.,
+        paper=dict(qformer="paper", vit="paper", words="", data="shards/*.tar", minimal=0., alike=0., w_caption=0.,
                    train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)))
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -33,6 +33,7 @@ class StageIConfig(Config):
     minimal: float = 0.5        # share of a batch that is minimal pairs
     alike: float = 0.5          # share of scenes that differ in their names only
     w_caption: float = 1.       # weight of writing the caption from the queries; the paper has none
+    words: str = "emoji"        # vocabulary of the captions: `emoji`, or the folder of a BertTokenizer
     init: str = ""              # a safetensors file to start from, e.g. converted BLIP-2 weights
     chunk: int = 0              # pictures embedded at a time, if a batch is too large for the memory; 0: all
 
@@ -53,9 +54,10 @@ def get_source(data: str, train: TrainConfig, size: int, rank: int, world: int, 
 def train(cfg: StageIConfig, out_dir, say=None) -> CausalQFormer:
     "Train stage I into `out_dir`; writes `qformer.safetensors` and `config.json`, returns the Causal Q-Former."
     torch.manual_seed(cfg.train.seed)
-    qformer, vit = CausalQFormer(cfg.qformer), get_vit(cfg.vit)
+    qformer, vit, words = CausalQFormer(cfg.qformer), get_vit(cfg.vit), get_words(cfg.words)
+    if words is None: raise SeedError("StageIConfig.words must name a folder with a BERT vocabulary (vocab.txt)")
     if cfg.init: load_state(qformer, load_tensors(cfg.init), cfg.init)
-    stage = ContrastiveStage(vit, qformer, bert_tokenizer(), cfg.w_caption, cfg.chunk)
+    stage = ContrastiveStage(vit, qformer, words, cfg.w_caption, cfg.chunk)
     source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
     fit(stage, source, cfg.train, out_dir, say)
     on_main(save_tensors, Path(out_dir) / "qformer.safetensors", qformer.state_dict())
@@ -82,9 +84,9 @@ def recall(similarity: torch.Tensor, ks=(1, 5, 10)) -> dict:
 
 
 @torch.no_grad()
-def embed_pairs(vit, qformer, scenes, at=None, batch_size: int = 100):
+def embed_pairs(vit, qformer, scenes, at=None, batch_size: int = 100, words: str = "emoji"):
     "`(image (n, p), text (n, p))` unit vectors of `scenes`; `at` reads out an earlier query."
-    images, texts, words = [], [], bert_tokenizer()
+    images, texts, words = [], [], get_words(words)
     for i in range(0, len(scenes), batch_size):
         part = scenes[i:i + batch_size]
         emb = qformer.embed(vit_features(vit, to_pixels(draw(part), vit.config.image_size)))

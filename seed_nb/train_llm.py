@@ -17,6 +17,7 @@ from torch import nn
 
 from .causal_qformer import gather
 from .data import QUESTION_KINDS, SceneSource, caption, draw, held_out, question
+from .frozen_cache import CachedSource, fingerprint
 from .opt_lora import LMConfig, SeedLM
 from .train_causal_qformer import get_source
 from .training import (TrainConfig, calm_malloc, fit, load_tensors, on_main, precision,
@@ -39,6 +40,7 @@ class LLMConfig(Config):
     lm: LMConfig = field(default_factory=LMConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: str = "scenes"        # `scenes`, or tar shards
+    cache: str = ""             # a cache of codes (chapter 04ab) to read instead of `data`
     pool: int = 8_000          # pictures that are encoded once, before training; 0: new ones at every step
     warm_steps: int = 100       # image-to-text only
     caption: float = 0.3        # shares of a batch
@@ -93,7 +95,8 @@ class TaskSource:
         self.lm, self.cfg, self.place = lm, cfg, (out_dir, rank, world)
         self.step, self.drawn, self.waiting = 0, 0, []
         if cfg.pool and cfg.data != "scenes": raise SeedError("LLMConfig.pool must be 0 with tar shards")
-        self.pool, self.pairs = None, None if cfg.pool else get_source(cfg.data, cfg.train, 224, rank, world)
+        if cfg.pool and cfg.cache: raise SeedError("LLMConfig.pool must be 0 with a cache")
+        self.pool, self.pairs = None, None if cfg.pool else self._open(rank, world)
 
     def __next__(self) -> dict:
         cfg = self.cfg
@@ -101,6 +104,13 @@ class TaskSource:
         self.step += 1
         tasks = torch.tensor([task for row in rows for *_, task in row])
         return pack(rows, self.lm.vocab.pad, cfg.pack or None) | dict(task=tasks)
+
+    def _open(self, rank: int, world: int):
+        "Pictures to be encoded, or from a cache the codes that this very tokenizer gave them."
+        cfg = self.cfg
+        if not cfg.cache: return get_source(cfg.data, cfg.train, 224, rank, world)
+        marks = dict(codebook=fingerprint(self.lm.codebook))
+        return CachedSource(cfg.cache, cfg.train.batch_size, cfg.train.seed, rank, world, "codes", marks)
 
     def row(self) -> list:
         "The fullest row that the lessons waiting can make, with the one that has waited longest."
@@ -123,7 +133,7 @@ class TaskSource:
         "Codes (b, 32), and what is known of each picture: its `Scene`, or a text."
         if self.pool is None:
             batch = next(self.pairs)
-            return self.lm.encode(batch["pixels"]), batch.get("scene", batch["text"])
+            return self.lm.encode(batch["codes"].long() if "codes" in batch else batch["pixels"]), batch.get("scene", batch["text"])
         scenes, codes = self.pool
         chosen = rng.choices(range(len(scenes)), k=self.cfg.train.batch_size)
         return codes[chosen], [scenes[i] for i in chosen]
@@ -149,12 +159,12 @@ def used(batch) -> float:
     "Which share of the tokens of `batch` is no padding."
     return (batch["mask"] > 0).float().mean().item()
 
-# %% ../nbs/06_train_llm.ipynb #c019
+# %% ../nbs/06_train_llm.ipynb #c021
 class LMStage(nn.Module):
     "The loss of a batch of lessons, in all and by task. Of `lm` only the adapter is trained and saved."
     def __init__(self, lm, cfg):
         super().__init__()
-        self.lm, self.about = lm, {k: v for k, v in cfg.to_dict().items() if k not in ("train", "lm")}
+        self.lm, self.about = lm, {k: v for k, v in cfg.to_dict().items() if k not in ("train", "lm", "cache")}
         params = {name: list(m.parameters()) for name, m in self.named_modules() if name}
         trained = lambda ps: any(p.requires_grad for p in ps)
         self.frozen = tuple(name for name, ps in params.items() if ps and not trained(ps))
@@ -166,7 +176,7 @@ class LMStage(nn.Module):
         parts = {t: s / n for t, s, n in zip(TASKS, sums, counts) if n}
         return dict(loss=loss.mean(), tokens=(batch["mask"] > 0).sum(), **parts)
 
-# %% ../nbs/06_train_llm.ipynb #c021
+# %% ../nbs/06_train_llm.ipynb #c023
 def step_seconds(lm, batch) -> float:
     "How long one forward and backward takes, in the precision of training."
     batch = {k: t.to(lm.device) for k, t in batch.items()}
@@ -194,7 +204,7 @@ def packing_rates(lm, lessons, room: int = 256, rows: int = 14, length: int = 20
     rates = {name: len(each) / min(s) for name, s in seconds.items()}
     return rates | dict(packed_over_padded=rates["packed"] / rates["padded"], filled=used(batches["packed"]))
 
-# %% ../nbs/06_train_llm.ipynb #c025
+# %% ../nbs/06_train_llm.ipynb #c027
 def samples(lm, folder, n: int = 8, n_free: int = 32):
     "Caption, ask about and draw `n` scenes of `val`; writes `samples.json` and `pictures/*.png` to `folder`."
     scenes, rng, folder = held_out("val"), random.Random(0), Path(folder)
@@ -210,7 +220,7 @@ def samples(lm, folder, n: int = 8, n_free: int = 32):
         captions=lm.caption(codes), truth=prompts, questions=queries, answers=lm.ask(codes, queries),
         right=right, drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
 
-# %% ../nbs/06_train_llm.ipynb #c026
+# %% ../nbs/06_train_llm.ipynb #c028
 def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     "Train the adapter of a language model into `out_dir`; writes `lm/`, `samples.json` and `pictures/`."
     torch.manual_seed(cfg.train.seed)
@@ -220,5 +230,5 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     on_main(samples, lm.eval(), out_dir)
     return lm
 
-# %% ../nbs/06_train_llm.ipynb #c027
+# %% ../nbs/06_train_llm.ipynb #c029
 if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(LLMConfig, train)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .causal_qformer import bert_tokenizer, contrastive_loss, plain_captions, tokenize
+from .causal_qformer import contrastive_loss, get_words, plain_captions, tokenize
 from .extract import model_marks
 from .frozen_cache import CachedSource
 from .reverse_qformer import Standardise, centred_cosine, cosine_loss, stretch
@@ -137,7 +137,7 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     torch.manual_seed(cfg.train.seed)
     model, vit, pipe = SeedModel(cfg.tokenizer), get_vit(cfg.tokenizer.vit), load_pipeline(cfg.tokenizer.sd)
     if cfg.stage_i: model.qformer.load_state_dict(load_qformer(cfg.stage_i).state_dict())
-    stage = TokenizerStage(cfg, vit, model, pipe, bert_tokenizer())
+    stage = TokenizerStage(cfg, vit, model, pipe, get_words(cfg.tokenizer.words))
     source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
     if cfg.cache: source = partial(cached_source, cfg, dict(vit=vit, pipe=pipe, qformer=model.qformer))
     fit(stage, source, cfg.train, out_dir, say)
