@@ -226,7 +226,7 @@ def bench(cfg: BenchConfig, say=lambda line: None) -> dict:
     dtype = torch.bfloat16 if gpu or cfg.size == "paper" else torch.float32
     rig, cfg = Rig(cfg.size, device, dtype), cfg.replace(compile=cfg.compile or gpu)
     out = dict(machine=machine(device), size=cfg.size, rounds=cfg.rounds, ratios={}, rates={}, levers={}, flops={}, left_out=[])
-    small = cfg.size == "paper" and not gpu
+    small, before = cfg.size == "paper" and not gpu, {d: ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
     for group in cfg.groups:
         if small and group not in ("tokenize", "stage_ii"): out["left_out"].append(f"{group}: the paper's models on a CPU"); continue
         rigs = [Rig("proportions", device)] if group == "stage_ii" and small else [rig] + [Rig("proportions", device)] * (group == "stage_ii" and cfg.size != "paper")
@@ -236,7 +236,7 @@ def bench(cfg: BenchConfig, say=lambda line: None) -> dict:
             for key, values in found.items(): out[key] |= values
             say(f"{group}, {r.size}: {time.time() - start:.0f} s  " + "  ".join(f"{k} {v:.2f}" for k, v in found.get("ratios", {}).items()))
     low = precision("auto") == "bf16"
-    out["ceiling"] = {str(d)[6:]: ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
+    out["ceiling"] = {str(d)[6:]: max(before[d], ceiling(device, d)) for d in before}
     top = max(out["ceiling"].values()) if low else out["ceiling"]["float32"]
     out["shares"] = {k: n * out["rates"][k] / top for k, n in out["flops"].items() if k in out["rates"]}
     return out

@@ -46,13 +46,14 @@ class Tiled(TorchDispatchMode):
         if op not in self.blocks or args[0].is_meta or not args[0].is_contiguous(): return op(*args, **kwargs or {})
         x, a, b = (*args, *(0., 1.)[len(args) - 1:])
         scale = b - a if op is torch.ops.aten.uniform_.default else b         # `normal_` is told mean and std
-        return self.tile(x, self.blocks[op] * scale + a)
+        return self.tile(x, self.blocks[op], scale, a)
 
-    def tile(self, x, block):
-        "`x` full of copies of `block`; the next one goes on where this one ends."
-        n, flat, block = len(block), x.view(-1), block.roll(-self.at).to(x.device, x.dtype)
+    def tile(self, x, block, scale: float, shift: float):
+        "`x` full of copies of `block`, scaled and shifted; the next one goes on where this one ends."
+        n, flat = len(block), x.view(-1)
+        block = torch.cat([block[self.at:], block[:self.at]])[:len(flat)].to(x.device, x.dtype).mul_(scale).add_(shift)
         whole = len(flat) // n * n
-        flat[:whole].view(-1, n).copy_(block)
+        if whole: flat[:whole].view(-1, n).copy_(block)
         flat[whole:].copy_(block[:len(flat) - whole])
         self.at = (self.at + len(flat)) % n
         return x
@@ -278,10 +279,11 @@ def measure_all(b: Bench, names, preset: str, say=print) -> dict:
     file = b.folder / "full_size.json"
     rows = load_json(file) if file.exists() else {}
     for name in names:
-        if name in rows and rows[name]["how"] == how: continue
-        rows[name] = row = measure(b, name) | dict(how=how)
-        save_json(file, {k: rows[k] for k in PARTS if k in rows})
-        gc.collect(), torch.cuda.empty_cache()
+        if name not in rows or rows[name]["how"] != how:
+            rows[name] = measure(b, name) | dict(how=how)
+            save_json(file, {k: rows[k] for k in PARTS if k in rows})
+            gc.collect(), torch.cuda.empty_cache()
+        row = rows[name]
         say(f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s, "
             f"peak {row['peak_gb']:5.2f} GB -> {row['out']}")
     return {k: rows[k] for k in PARTS if k in rows and rows[k]["how"]["preset"] == preset}
