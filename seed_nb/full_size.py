@@ -236,16 +236,16 @@ class Peak:
         self.most = torch.cuda.max_memory_allocated() if self.cuda else max(self.most, self.now())
 
 # %% ../nbs/09a_full_size.ipynb #c045
-def fastest(run, device: str, patience: float = 10.) -> tuple:
-    "The shortest time of up to three runs, in seconds, and what the last of them returned."
+def fastest(run, device: str, patience: float = 5.) -> tuple:
+    "The shortest time of up to three runs, in seconds by the wall and by the processor, and what the last returned."
     times = []
-    while len(times) < 3 and sum(times) < patience:
+    while len(times) < 3 and sum(wall for wall, _ in times) < patience:
         if device == "cuda": torch.cuda.synchronize()
-        start = time.perf_counter()
+        wall, busy = time.perf_counter(), time.process_time()
         out = run()
         if device == "cuda": torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times), out
+        times.append((time.perf_counter() - wall, time.process_time() - busy))
+    return *map(min, zip(*times)), out
 
 
 def weight_bytes(model) -> int:
@@ -260,30 +260,33 @@ def measure(b: Bench, name: str) -> dict:
     with Peak(b.device) as peak:
         model, run = PARTS[name](b)
         built = time.perf_counter() - start
-        with Peak(b.device) as working: took, out = fastest(run, b.device)
+        with Peak(b.device) as working: took, busy, out = fastest(run, b.device)
     for key, x in out.items():
         if not x.isfinite().all(): raise SeedError(f"{name}: not every number of {key} is finite")
         if b.folder: save_tensors(b.folder / f"{key}.safetensors", {key: x})
     parameters, flop = count(b.size, name)
     assert parameters == sum(p.numel() for p in model.parameters()), name
     memory = dict(weights_gb=weight_bytes(model), working_gb=working.most - working.first, peak_gb=peak.most)
-    return dict(parameters=parameters, gflop=flop / 1e9, built=built, seconds=took,
+    return dict(parameters=parameters, gflop=flop / 1e9, built=built, seconds=took, cpu_seconds=busy,
                 **{k: v / 1e9 for k, v in memory.items()}, out={key: list(x.shape) for key, x in out.items()})
 
 # %% ../nbs/09a_full_size.ipynb #c047
-def measure_all(b: Bench, names, preset: str, say=print) -> dict:
-    "The rows of `full_size.json` in the bench's folder; what was measured before in the same way is kept."
+def measure_all(b: Bench, names, preset: str, minutes: int = 0, say=print) -> dict:
+    """The rows of `full_size.json` in the bench's folder; what was measured before in the same way is kept.
+
+    After some `minutes` no further part is begun, unless they are 0."""
     if wrong := sorted(set(names) - set(PARTS)): raise SeedError(f"no part {wrong[0]!r}; there are {', '.join(PARTS)}")
     kind, dtype = torch.cuda.get_device_name() if b.device == "cuda" else "CPU", str(b.dtype).removeprefix("torch.")
     how = dict(preset=preset, device=kind, threads=torch.get_num_threads(), dtype=dtype, seed=b.seed)
-    file = b.folder / "full_size.json"
+    file, start = b.folder / "full_size.json", time.monotonic()
     rows = load_json(file) if file.exists() else {}
     for name in names:
         if name not in rows or rows[name]["how"] != how:
+            if minutes and time.monotonic() > start + 60 * minutes: continue
             rows[name] = measure(b, name) | dict(how=how)
             save_json(file, {k: rows[k] for k in PARTS if k in rows})
             gc.collect(), torch.cuda.empty_cache()
         row = rows[name]
-        say(f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s, "
-            f"peak {row['peak_gb']:5.2f} GB -> {row['out']}")
+        say(f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s "
+            f"({row['cpu_seconds']:6.2f} s of CPU), peak {row['peak_gb']:5.2f} GB -> {row['out']}")
     return {k: rows[k] for k in PARTS if k in rows and rows[k]["how"]["preset"] == preset}
