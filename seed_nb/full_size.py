@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Tiled', 'Sizes', 'diffusion', 'Bench', 'vit', 'codes', 'caption_vector', 'decoded', 'rebuild', 'words',
-           'vector', 'encoder', 'unet', 'vae', 'opt', 'count', 'Peak', 'fastest', 'weight_bytes', 'measure',
+           'vector', 'encoder', 'unet', 'vae', 'opt', 'count', 'Peak', 'fastest', 'release', 'weight_bytes', 'measure',
            'measure_all']
 
 # %% ../nbs/09a_full_size.ipynb #c003
-import gc, threading, time
+import contextlib, ctypes, gc, threading, time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -248,6 +248,12 @@ def fastest(run, device: str, patience: float = 5.) -> tuple:
     return *map(min, zip(*times)), out
 
 
+def release():
+    "Give what is no longer used back to the system: objects in circles, the GPU's cache, the free end of the heap."
+    gc.collect(), torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)         # glibc only
+
+
 def weight_bytes(model) -> int:
     "Bytes of the parameters and buffers of `model`, shared ones once."
     once = {id(t): t for t in (*model.parameters(), *model.buffers())}
@@ -256,10 +262,12 @@ def weight_bytes(model) -> int:
 
 def measure(b: Bench, name: str) -> dict:
     "Build the part `name`, run it, write down what it hands on, and say what it cost."
+    release()
     start = time.perf_counter()
     with Peak(b.device) as peak:
         model, run = PARTS[name](b)
         built = time.perf_counter() - start
+        release()
         with Peak(b.device) as working: took, busy, out = fastest(run, b.device)
     for key, x in out.items():
         if not x.isfinite().all(): raise SeedError(f"{name}: not every number of {key} is finite")
@@ -285,7 +293,6 @@ def measure_all(b: Bench, names, preset: str, minutes: int = 0, say=print) -> di
             if minutes and time.monotonic() > start + 60 * minutes: continue
             rows[name] = measure(b, name) | dict(how=how)
             save_json(file, {k: rows[k] for k in PARTS if k in rows})
-            gc.collect(), torch.cuda.empty_cache()
         row = rows[name]
         say(f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s "
             f"({row['cpu_seconds']:6.2f} s of CPU), peak {row['peak_gb']:5.2f} GB -> {row['out']}")
