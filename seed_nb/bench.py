@@ -19,7 +19,7 @@ from .causal_qformer import CausalQFormer, ContrastiveStage, bert_tokenizer
 from .checkpoints import save_checkpoint
 from .data import SceneSource, caption, held_out, picture
 from .frozen_cache import CachedSource, SceneParts, write_cache
-from .rig import BenchConfig, Rig, ceiling, count, in_turn, machine, ratio
+from .rig import BenchConfig, Rig, ceiling, in_turn, machine, ratio
 from .sd_alignment import text_features
 from .shards import ShardSource
 from .train_llm import LLMConfig, TaskSource, used
@@ -27,6 +27,7 @@ from .train_tokenizer import StageIIConfig, TokenizerStage
 from .training import TrainConfig, calm_malloc, fit, make_optimizer, precision
 from .visual_words import collate, pack, take_row
 from .vit_features import build_vit, frozen, to_pixels, vit_features
+from .watching import operations
 
 # %% ../nbs/09b_bench.ipynb #c006
 class Said:
@@ -87,7 +88,7 @@ def measure_tokenize(rig, cfg, folder) -> dict:
     rates |= {f"tokenize, best batch {best}": best / median(seconds["tokenize"]), "loader alone": best / median(seconds["loader"]),
               "tokenize, loader included": best / median(seconds["both"])}
     out = dict(rates=rates, ratios=dict(loader_over_tokenize=ratio(seconds["tokenize"], seconds["loader"])),
-               flops={f"tokenize, best batch {best}": count(jobs["tokenize"]) / best})
+               flops={f"tokenize, best batch {best}": operations(jobs["tokenize"]) / best})
     if cfg.compile:
         rates["tokenize, compiled"] = best / median(seconds["compiled"])
         out["levers"] = {"torch.compile of the tokenizer": ratio(seconds["tokenize"], seconds["compiled"])}
@@ -108,7 +109,7 @@ def measure_stage_i(rig, cfg, folder) -> dict:
     seconds = in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device)
     return dict(rates={f"stage I, {k}": cfg.batch / median(s) for k, s in seconds.items()},
                 ratios={f"stage_i_cached_over_uncached, {rig.size}": ratio(seconds["plain"], seconds["cached"])},
-                flops={"stage I, plain": count(plain) / cfg.batch, "stage I, cached": count(cached) / cfg.batch})
+                flops={"stage I, plain": operations(plain) / cfg.batch, "stage I, cached": operations(cached) / cfg.batch})
 
 
 def measure_stage_ii(rig, cfg, folder) -> dict:
@@ -118,7 +119,7 @@ def measure_stage_ii(rig, cfg, folder) -> dict:
     pictures, source = cycle([rig.scenes(b)]), CachedSource(folder, b)
     plain = rig.step(stage_ii(rig, model), lambda: next(pictures))
     cached = rig.step(stage_ii(rig, copy.deepcopy(model), folder), lambda: next(source))
-    seconds, flops = in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device), {k: count(f) / b for k, f in dict(plain=plain, cached=cached).items()}
+    seconds, flops = in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device), {k: operations(f) / b for k, f in dict(plain=plain, cached=cached).items()}
     gain = "cached_over_uncached" if rig.size in ("proportions", "paper") else f"cached_over_uncached, {rig.size}"
     return dict(rates={f"stage II, {k}, {rig.size}": b / median(s) for k, s in seconds.items()}, ratios={gain: ratio(seconds["plain"], seconds["cached"])},
                 flops={f"stage II, {k}, {rig.size}": n for k, n in flops.items()})
@@ -147,7 +148,7 @@ def measure_llm(rig, cfg, folder) -> dict:
     return dict(rates={f"LLM, {k}, lessons": len(each) / median(s) for k, s in seconds.items()} |
                 {f"LLM, {k}, tokens": tokens / median(s) for k, s in seconds.items()} | {"LLM, packed rows filled": used(batches["packed"])},
                 ratios=dict(packed_over_padded=ratio(seconds["padded"], seconds["packed"])),
-                flops={"LLM, packed, tokens": count(jobs["packed"]) / tokens})
+                flops={"LLM, packed, tokens": operations(jobs["packed"]) / tokens})
 
 
 def measure_generate(rig, cfg, folder) -> dict:
@@ -167,7 +168,7 @@ def measure_decode(rig, cfg, folder) -> dict:
     seconds = in_turn(jobs, max(2, cfg.rounds // 2), rig.device)
     return dict(rates={f"decode 16, {k}, {cfg.steps} steps": n / median(s) for k, s in seconds.items()},
                 ratios=dict(batched_decode_over_single=ratio(seconds["single"], seconds["batched"])),
-                flops={f"decode 16, batched, {cfg.steps} steps": count(batched) / n})
+                flops={f"decode 16, batched, {cfg.steps} steps": operations(batched) / n})
 
 # %% ../nbs/09b_bench.ipynb #c014
 def measure_resume(rig, cfg, folder) -> dict:

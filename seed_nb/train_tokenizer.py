@@ -92,11 +92,11 @@ class TokenizerStage(nn.Module):
             coded, out["code_accuracy"] = contrastive_loss(q.image_vector(rebuilt), text, q.temperature)
             loss = loss + cfg.w_contrast * (seen + coded)
         if self.training: self.step += 1
-        return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items()})
+        return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items() if v is not None})
 
     def drawing(self, guess, words):
-        "The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error, and the share of names that are read right in them."
-        error, read, right = generation_loss(guess, words), 0., torch.zeros(())
+        "The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error, and the share of names read right in them, if there is a reader."
+        error, read, right = generation_loss(guess, words), 0., None
         if self.cfg.w_read: read, right = reading_loss(guess, words, self.reader)
         return self.cfg.w_generate * error + self.cfg.w_read * read, error, right
 
