@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .causal_qformer import gather
+from .checkpoints import is_spread
 from .data import QUESTION_KINDS, SceneSource, caption, draw, held_out, question
 from .frozen_cache import CachedSource, fingerprint
 from .opt_lora import LMConfig, SeedLM
@@ -168,6 +169,7 @@ class LMStage(nn.Module):
         params = {name: list(m.parameters()) for name, m in self.named_modules() if name}
         trained = lambda ps: any(p.requires_grad for p in ps)
         self.frozen = tuple(name for name, ps in params.items() if ps and not trained(ps))
+        self._no_split_modules = lm.base._no_split_modules              # FSDP2 spreads these one by one
 
     def forward(self, batch):
         loss, task = self.lm(batch["ids"], batch["mask"], batch["labels"]), batch["task"]         # (n,)
@@ -227,6 +229,7 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     lm = SeedLM.build(cfg.lm)
     fit(LMStage(lm, cfg), partial(TaskSource, lm, cfg, out_dir), cfg.train, out_dir, say)
     on_main(lm.save_pretrained, Path(out_dir) / "lm")
+    if is_spread(lm): lm = SeedLM.from_pretrained(Path(out_dir) / "lm", device=lm.device)
     on_main(samples, lm.eval(), out_dir)
     return lm
 

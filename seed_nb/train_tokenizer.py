@@ -84,8 +84,9 @@ class TokenizerStage(nn.Module):
         loss = cfg.w_vq * vq + cfg.w_recon * recon + generate
         if codes is not None: out |= usage(codes, cfg.tokenizer.vq.n_codes)
         if cfg.w_early:
-            early, _, out["early"] = self.drawing(self.early(stretch(embeddings, words.shape[1])), words)
-            loss = loss + cfg.w_early * early
+            for name, x in dict(early=embeddings, early_coded=rebuilt).items():
+                early, _, out[name] = self.drawing(self.early(stretch(x, words.shape[1])), words)
+                loss = loss + cfg.w_early * early
         if cfg.w_contrast:
             text = q.text_vector(**tokenize(self.words, batch["text"], self.step.device))
             seen, out["accuracy"] = contrastive_loss(q.image_vector(embeddings), text, q.temperature)

@@ -16,7 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 
-from .checkpoints import (atomic, checkpoints, load_checkpoint, load_json, load_optimizer_state, load_state,
+from .checkpoints import (atomic, checkpoints, gather_trained, load_checkpoint, load_json, load_optimizer_state, load_state,
                                  load_tensors, read_checkpoint, save_checkpoint, save_json, save_tensors, stage_state)
 from .mixtures import Prefetch
 from .vit_features import Config, SeedError
@@ -152,6 +152,7 @@ def fit(stage, make_source, cfg: TrainConfig, out_dir, say=None) -> list[dict]:
             if cfg.sample_every and step % cfg.sample_every == 0 and hasattr(stage, "sample") and acc.is_main_process:
                 take_sample(stage, step, out_dir, log.say)
     for tracker in acc.trackers: tracker.finish()
+    gather_trained(stage)
     return log.history
 
 def seed_step(seed: int, step: int, rank: int):
@@ -176,7 +177,7 @@ def _accelerator(stage, cfg, out_dir):
     tracking = dict(log_with=check_tracker(cfg.tracker), project_dir=out_dir) if cfg.tracker else {}
     acc = Accelerator(mixed_precision=precision(cfg.precision), kwargs_handlers=[kwargs], **tracking)
     if acc.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
-        raise SeedError("processes were started but do not talk to each other")
+        raise SeedError("processes were started but do not talk to each other; without GPUs set ACCELERATE_USE_CPU=1")
     if acc.device.type == "cpu": calm_malloc()
     return acc
 
@@ -188,7 +189,7 @@ def _save(acc, stage, optimizer, source, step, guard, log, cfg, out_dir):
     if acc.num_processes > 1: own = acc.gather_for_metrics(own, use_gather_object=True)
     state = dict(config=_told(acc, stage, cfg), guard=guard.state_dict(), skipped=guard.skipped,
                  **{k: [o[k] for o in own] for k in own[0]})
-    if acc.is_main_process: save_checkpoint(out_dir, step, stage, optimizer.optimizer, state, cfg.keep)
+    save_checkpoint(out_dir, step, stage, optimizer.optimizer, state, cfg.keep, write=acc.is_main_process)
     acc.wait_for_everyone()
 
 FREE = "steps log_every save_every keep prefetch spike min_used sample_every tracker".split()     # may change
