@@ -173,7 +173,7 @@ def eval_llm(args):
     from seed_nb.eval_llm import evaluate_llm, get_lm
     from seed_nb.eval_tokenizer import table, test_scenes
     test_scenes(args.split, args.n)
-    result = evaluate_llm(get_lm(args.model), args.split, args.n, args.seed)
+    result = evaluate_llm(get_lm(args.model, args.published), args.split, args.n, args.seed)
     return result, table(result)
 
 # %% ../nbs/09_cli.ipynb #c015
@@ -333,7 +333,8 @@ def _measuring(subs):
     p = subs.add_parser("eval", help="Measure a tokenizer or a language model.")
     what = p.add_subparsers(dest="what", required=True, metavar="WHAT")
     add(what, "tokenizer", eval_tokenizer, **SCENES, **STEPS, **SEED, **TOKENIZER)
-    add(what, "llm", eval_llm, **SCENES, **SEED, **LM)
+    add(what, "llm", eval_llm, **SCENES, **SEED, **LM,
+        published=dict(action="store_true", help="ask in the words of the paper's evaluation"))
     count, field = number(int, 1, 10**9), dict(action="append", default=[], metavar="FIELD=VALUE")
     add(subs, "bench", bench, size=maybe("emoji", "emoji, toy or paper"), rounds=dict(type=count), batch=dict(type=count, help="of training steps"),
         groups=dict(help="some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"), device=dict(help="cuda, cpu, ..."),

@@ -183,11 +183,10 @@ _GROUND = re.compile(rf"\b(?:({_COLOUR}) background|on ({_COLOUR}))\b")
 
 
 def parse(text: str) -> tuple:
-    "`(background or None, set of Thing)` as far as `text` states them."
+    "`(background or None, set of Thing)` as far as `text` states them; what has a name that no emoji has is stated too."
     ground = _GROUND.search(text)
     pattern = _TERSE if re.match(rf"\s*({_COLOUR}) background,", text) else _THING
-    found = {Thing(PLACES.index(m["place"]), m["name"], m["size"]) for m in pattern.finditer(text)
-             if m["name"] in CODE_POINTS}
+    found = {Thing(PLACES.index(m["place"]), m["name"], m["size"]) for m in pattern.finditer(text)}
     return (ground and (ground[1] or ground[2])), found
 
 # %% ../nbs/00a_data.ipynb #c024

@@ -18,7 +18,7 @@ import torch
 from .data import (QUESTION_KINDS, SIDE, SceneSource, caption, draw, parse, questions, read_scenes,
                           score_scenes)
 from .eval_tokenizer import test_scenes
-from .opt_lora import LMConfig, SeedLM
+from .opt_lora import PUBLISHED, LMConfig, SeedLM
 from .training import atomic, save_json
 from .vit_features import Config, from_pixels, to_pixels
 
@@ -31,13 +31,17 @@ class LMEval(Config):
     split: str = "val"
     n: int | None = None        # the first `n` scenes; None: all
     seed: int = 0               # of the questions and of the noise that drawings start from
+    published: bool = False     # ask in the words of the paper's evaluation (SEED section 4)
 
 # %% ../nbs/08_eval_llm.ipynb #c006
-def get_lm(name: str) -> SeedLM:
-    "The model called `name`, on a GPU if there is one; `toy` has the same random weights every time."
+def get_lm(name: str, published: bool = False) -> SeedLM:
+    """The model called `name`, on a GPU if there is one; `toy` has the same random weights every time.
+
+    `published`: asked in the words of the paper's evaluation, "a photo of" and "Question: {} Short answer."."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         lm = SeedLM.build(LMConfig.preset("toy")) if name == "toy" else SeedLM.from_pretrained(name)
+    if published: lm.reword(PUBLISHED)
     return lm.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 # %% ../nbs/08_eval_llm.ipynb #c008
@@ -100,7 +104,7 @@ def evaluate_llm(lm, split: str = "val", n: int | None = None, seed: int = 0) ->
 # %% ../nbs/08_eval_llm.ipynb #c019
 def evaluate(cfg: LMEval, out_dir) -> dict:
     "Measure as `cfg` says; `out_dir` gets `llm_SPLIT.json` and the folder `drawings_SPLIT`."
-    lm, out, few = get_lm(cfg.model), Path(out_dir), test_scenes(cfg.split, cfg.n)[:8]
+    lm, out, few = get_lm(cfg.model, cfg.published), Path(out_dir), test_scenes(cfg.split, cfg.n)[:8]
     result = evaluate_llm(lm, cfg.split, cfg.n, cfg.seed)
     save_json(out / f"llm_{cfg.split}.json", result)
     folder, prompts = out / f"drawings_{cfg.split}", [caption(s) for s in few]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TokenizerEval', 'get_tokenizer', 'test_scenes', 'retrieval', 'group_r1', 'picture_score', 'oracles',
-           'evaluate_tokenizer', 'flat', 'table', 'recall_by_query', 'strip', 'evaluate']
+           'evaluate_tokenizer', 'flat', 'table', 'recall_by_query', 'by_position', 'strip', 'evaluate']
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c003
 from dataclasses import dataclass
@@ -114,6 +114,12 @@ def recall_by_query(tok, scenes, ks=(1, 2, 4, 8, 12, 16, 20, 24, 28, 32)) -> dic
     return {k: recall(tok.model.qformer.image_vector(embeddings, k - 1) @ texts.T)["r1"] for k in ks}
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c024
+def by_position(codes, n_codes: int) -> dict:
+    "Of each position in `codes` `(b, 32)`: the share of pictures in which it `repeats` the code before, and its `perplexity`."
+    same = (codes[:, 1:] == codes[:, :-1]).double().mean(0)
+    return dict(repeats=[0., *same.tolist()], perplexity=[usage(c, n_codes)["perplexity"] for c in codes.T])
+
+# %% ../nbs/07_eval_tokenizer.ipynb #c027
 def strip(tok, scenes, **how):
     "A picture: those of `scenes` in a row, and below them what `tok` draws from their codes."
     true = draw(scenes).float() / 255
@@ -122,12 +128,13 @@ def strip(tok, scenes, **how):
 
 
 def evaluate(cfg: TokenizerEval, out_dir) -> dict:
-    "Measure as `cfg` says; `out_dir` gets `tokenizer_`, `queries_SPLIT.json` and `strip_SPLIT.png`."
+    "Measure as `cfg` says; `out_dir` gets `tokenizer_`, `queries_`, `positions_SPLIT.json` and `strip_SPLIT.png`."
     tok, out = get_tokenizer(cfg.model), Path(out_dir)
     result = evaluate_tokenizer(tok, cfg.split, cfg.n, cfg.steps, cfg.seed)
     scenes = test_scenes(cfg.split, cfg.n)
     save_json(out / f"tokenizer_{cfg.split}.json", result)
     save_json(out / f"queries_{cfg.split}.json", recall_by_query(tok, scenes))
+    save_json(out / f"positions_{cfg.split}.json", by_position(tok.encode(draw(scenes)), tok.n_codes))
     with atomic(out / f"strip_{cfg.split}.png") as tmp:
         strip(tok, scenes[:8], steps=cfg.steps, seed=cfg.seed).save(tmp, "PNG")
     return result

@@ -99,6 +99,8 @@ class VisualLM(nn.Module):
         length = self.codebook.pow(2).sum(-1).mean().sqrt().clamp(min=1e-6)
         self.fc.weight.normal_().mul_(size/length)
         for weight in (self.head.weight, self.marks): weight.normal_().mul_(size)
+        near = self.codebook @ torch.randn(self.codebook.shape[1], self.head.weight.shape[1])
+        self.head.weight[:-2] += near*size/length             # codes that are alike are written alike
         self.fc.bias.zero_()
 
     device = property(lambda self: self.marks.device)

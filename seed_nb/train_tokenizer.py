@@ -29,10 +29,10 @@ from .vq import usage
 class StageIIConfig(Config):
     "Everything that a stage-II run is told; `w_*` weigh the losses."
     presets: ClassVar[dict] = dict(
-        emoji=dict(tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)),
+        emoji=dict(tokenizer="emoji", train=dict(steps=3600, batch_size=64, lr=1e-3, warmup=100)),
         emoji_paper=dict(tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100), train_qformer=False, standardise=False,
                          w_vq=5., w_recon=2., w_generate=.5, w_contrast=0., w_read=0., w_early=0., continuous_steps=0, minimal=0., alike=0.),
-        toy=dict(tokenizer="toy", train="toy", w_read=0.),
+        toy=dict(tokenizer="toy", train="toy", w_read=0., continuous_steps=2),
         paper=dict(tokenizer="paper", data="shards/*.tar", train_qformer=False, standardise=False, w_vq=5., w_recon=2., w_generate=.5,
                    w_contrast=0., w_read=0., w_early=0., continuous_steps=0, minimal=0., alike=0.,
                    train=dict(steps=100_000, batch_size=256, lr=1e-4, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)))
@@ -41,17 +41,17 @@ class StageIIConfig(Config):
     stage_i: str = ""             # folder that stage I left; empty starts from random weights
     data: str = "scenes"
     cache: str = ""               # a cache of chapter 04ab to read instead of `data`
-    minimal: float = 0.5          # share of minimal pairs in a batch
-    alike: float = 0.25           # share of scenes that differ in their names only
+    minimal: float = 0.25         # share of minimal pairs in a batch
+    alike: float = 0.             # share of scenes that differ in their names only
     train_qformer: bool = True    # go on training the Causal Q-Former (`ours`) or keep it as it is (`paper`)
     standardise: bool = True      # measure the reconstruction after standardising (`ours`)
-    continuous_steps: int = 250   # first steps without quantisation (advice of LaVIT's authors)
-    w_vq: float = 1.
+    continuous_steps: int = 1500  # first steps without quantisation (advice of LaVIT's authors)
+    w_vq: float = 10.
     w_recon: float = .5
     w_generate: float = 4.
-    w_contrast: float = 1.
+    w_contrast: float = .5
     w_read: float = 1.            # the reader's cross-entropy (`ours`); needs the emoji pipeline
-    w_early: float = 1.           # the drawing losses on the causal embeddings themselves, through one linear layer (`ours`)
+    w_early: float = 1.5          # the drawing losses on the causal embeddings, and on those from the codes, through one linear layer (`ours`)
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c008
 class TokenizerStage(nn.Module):
