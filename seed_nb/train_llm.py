@@ -178,6 +178,8 @@ class LMStage(nn.Module):
         parts = {t: s / n for t, s, n in zip(TASKS, sums, counts) if n}
         return dict(loss=loss.mean(), tokens=(batch["mask"] > 0).sum(), **parts)
 
+    def sample(self, step, out_dir): samples(self.lm, Path(out_dir) / f"samples/{step:07d}", n_free=8)
+
 # %% ../nbs/06_train_llm.ipynb #c023
 def step_seconds(lm, batch) -> float:
     "How long one forward and backward takes, in the precision of training."

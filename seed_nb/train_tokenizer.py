@@ -17,11 +17,11 @@ from .causal_qformer import contrastive_loss, get_words, plain_captions, tokeniz
 from .extract import model_marks
 from .frozen_cache import CachedSource
 from .reverse_qformer import Standardise, centred_cosine, cosine_loss, stretch
-from .sd_alignment import generation_loss, load_pipeline, load_reader, reading_loss, text_features
+from .sd_alignment import draw_embeddings, generation_loss, load_pipeline, load_reader, reading_loss, text_features
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
 from .training import TrainConfig, fit, on_main, run_from_command_line, save_json
-from .vit_features import Config, frozen, to_pixels, vit_features
+from .vit_features import Config, frozen, to_pictures, to_pixels, vit_features
 from .vq import usage
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c006
@@ -106,12 +106,22 @@ class TokenizerStage(nn.Module):
         if "embeddings" in batch: return batch["embeddings"].to(self.step.device).float()
         if "features" in batch: return self.model.qformer.embed(batch["features"].to(self.step.device).float())
         pixels = to_pixels(batch["pixels"].to(self.step.device), self.vit.config.image_size)
+        self.last = batch["pixels"][:8]
         return self.model.qformer.embed(vit_features(self.vit, pixels))
 
     def target(self, batch):
         "What the frozen text encoder says, now or when the cache was written."
         if "words" in batch: return batch["words"].to(self.step.device).float()
         return text_features(self.pipe, plain_captions(batch))
+
+    def sample(self, step, out_dir):
+        "Pictures of the last batch, and below them what is drawn from their codes: `samples/STEP.png`."
+        vectors, how = self.quantize(self.model.down(self.see(dict(pixels=self.last))))[0], self.cfg.tokenizer.draw
+        drawn = draw_embeddings(self.pipe.to(self.step.device), self.model.generate(vectors), steps=how.steps, guidance_scale=how.guidance_scale)
+        true = F.interpolate(self.last.float() / 255, drawn.shape[-2:], mode="bilinear")
+        (folder := Path(out_dir) / "samples").mkdir(parents=True, exist_ok=True)
+        rows = [torch.cat(list(r), -1) for r in (true, drawn)]
+        to_pictures(torch.cat(rows, -2)[None])[0].save(folder / f"{step:07d}.png")
 
     def quantize(self, x):
         "The VQ, or for the first `continuous_steps` its input as it is, without codes."

@@ -20,7 +20,7 @@ from .checkpoints import (atomic, checkpoints, gather_trained, load_checkpoint, 
                                  load_tensors, read_checkpoint, save_checkpoint, save_json, save_tensors, stage_state)
 from .mixtures import Prefetch
 from .vit_features import Config, SeedError
-from .watching import Log, check_tracker, make_say, read_metrics, take_sample
+from .watching import Log, check_tracker, count_flops, make_say, read_metrics, take_sample
 
 # %% ../nbs/00b_training.ipynb #c005
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TrainConfig(Config):
     min_used: float = 0.02         # the log warns when a smaller share of the codes is in use
     sample_every: int = 0          # steps between pictures, if the stage has `sample(step, out_dir)`
     tracker: str = ""              # `tensorboard`, or another one that `accelerate` knows
+    mfu: bool = True               # count the operations of the first step again, to log the share of the device in use
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
     "Linear warm-up to `cfg.lr`, then a cosine down to `cfg.min_lr * cfg.lr` at `cfg.steps`."
@@ -138,7 +139,7 @@ def fit(stage, make_source, cfg: TrainConfig, out_dir, say=None) -> list[dict]:
             for group in optimizer.param_groups: group["lr"] = learning_rate(step, cfg)
             seed_step(cfg.seed, step, acc.process_index)
             undo = remember_buffers(stage)
-            losses = _backward(acc, model, partial(log.read, source), cfg)
+            losses = _backward(acc, model, partial(_read, acc, stage, source, log, cfg), cfg)
             losses["grad_norm"] = float(acc.clip_grad_norm_(params, cfg.clip))
             told = torch.tensor([losses["loss"], losses["grad_norm"], stop.asked], device=acc.device)
             loss, norm, stop.asked = acc.reduce(told, "mean").tolist()         # all processes agree
@@ -160,12 +161,20 @@ def seed_step(seed: int, step: int, rank: int):
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
     random.seed(f"{seed} {step} {rank}")
 
+def _read(acc, stage, source, log, cfg):
+    "The next batch; at the first one of a run the operations are counted, for the log."
+    batch = send_to_device(log.read(source), acc.device)
+    if log.flops is None:
+        with acc.autocast(): log.flops = count_flops(stage, batch, cfg.batch_size)
+    return batch
+
 def _backward(acc, model, read, cfg) -> dict:
     total = {}
     for micro in range(cfg.accumulate):
         last = micro == cfg.accumulate - 1
         with contextlib.nullcontext() if last else acc.no_sync(model):
-            with acc.autocast(): out = model(send_to_device(read(), acc.device))
+            batch = read()
+            with acc.autocast(): out = model(batch)
             acc.backward(out["loss"] / cfg.accumulate)
         for k, v in out.items(): total[k] = total.get(k, 0.) + float(torch.as_tensor(v).detach())
     return {k: v / cfg.accumulate for k, v in total.items()}
@@ -192,7 +201,7 @@ def _save(acc, stage, optimizer, source, step, guard, log, cfg, out_dir):
     save_checkpoint(out_dir, step, stage, optimizer.optimizer, state, cfg.keep, write=acc.is_main_process)
     acc.wait_for_everyone()
 
-FREE = "steps log_every save_every keep prefetch spike min_used sample_every tracker".split()     # may change
+FREE = "steps log_every save_every keep prefetch spike min_used sample_every tracker mfu".split()     # may change
 
 def _resume(acc, stage, optimizer, source, cfg, out_dir, say):
     "Restore everything from the newest checkpoint, if there is one: the step, the guard and the log."
@@ -207,7 +216,7 @@ def _resume(acc, stage, optimizer, source, cfg, out_dir, say):
         try: source.load_state_dict(state["source"][rank])
         except (KeyError, IndexError, TypeError) as e: raise SeedError(f"{found[-1]}/state.json: no position in this data: {e!r}") from e
         guard.load_state_dict(state.get("guard", dict(skipped=state.get("skipped", 0))))
-    log = Log(acc, cfg, out_dir, state["step"], say, getattr(stage, "flops", 0.))
+    log = Log(acc, cfg, out_dir, state["step"], say, getattr(stage, "flops", None if cfg.mfu else 0.))
     if "log" in state: log.load_state_dict(state["log"][rank])
     if acc.log_with: acc.init_trackers("tracker", init_kwargs=dict(tensorboard=dict(purge_step=state["step"] + 1)))
     return state["step"], guard, log

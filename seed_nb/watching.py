@@ -87,7 +87,7 @@ def make_say():
 # %% ../nbs/00ad_watching.ipynb #c015
 class Log:
     "Means since the last line, to `out_dir/metrics.jsonl`, to the reader's eyes and to a tracker."
-    def __init__(self, acc, cfg, out_dir, step, say=None, flops: float = 0.):
+    def __init__(self, acc, cfg, out_dir, step, say=None, flops: float | None = 0.):
         self.acc, self.cfg, self.file, self.say = acc, cfg, Path(out_dir) / "metrics.jsonl", say or make_say()
         self.flops, self.sums = flops, {}
         self.history = [m for m in read_metrics(out_dir) if m["step"] <= step]
