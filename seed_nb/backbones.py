@@ -234,13 +234,14 @@ def build_scheduler():
 class DiffusionStage(nn.Module):
     """Velocity of the noised latent from the caption; VAE and text encoder are frozen.
 
-    Each picture is noised `draws` times; a noise level is drawn in proportion to its noise, because only there the words decide."""
+    Each picture is noised `draws` times; a noise level is drawn in proportion to its noise, because only there the words decide.
+    Half the captions are blurred: up to the share `blur` of their features is another caption's (conditioning augmentation)."""
     frozen = ("vae", "text")
 
-    def __init__(self, vae, text, unet, tokenizer, scheduler, draws: int = 2):
+    def __init__(self, vae, text, unet, tokenizer, scheduler, draws: int = 2, blur: float = .5):
         super().__init__()
         self.vae, self.text, self.unet = frozen(vae), frozen(text), unet
-        self.tokenizer, self.scheduler, self.draws = tokenizer, scheduler, draws
+        self.tokenizer, self.scheduler, self.draws, self.blur = tokenizer, scheduler, draws, blur
         from diffusers.models.attention_processor import AttnProcessor
         if not torch.cuda.is_available(): unet.set_attn_processor(AttnProcessor())       # faster than sdpa on a CPU
 
@@ -252,6 +253,8 @@ class DiffusionStage(nn.Module):
         ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
                              return_tensors="pt").input_ids.to(device)
         with torch.no_grad(): words = self.text(ids).last_hidden_state.repeat_interleave(self.draws, 0)
+        share = self.blur * (2 * torch.rand(len(words), 1, 1, device=device) - 1).clamp(min=0)
+        words = words.lerp(words[torch.randperm(len(words), device=device)], share)
         x = x.repeat_interleave(self.draws, 0)
         noise = torch.randn_like(x)
         t = torch.randint(0, self.scheduler.config.num_train_timesteps, (2, len(x)), device=device).amax(0)      # density ~ t
@@ -354,7 +357,7 @@ class BackbonesConfig(Config):
 TRAINERS = dict(vit=train_vit, vae=train_vae, decoder=train_decoder, text=train_text, unet=train_diffusion, opt=train_opt)
 RECIPES = dict(vit=dict(steps=1250, lr=1.5e-3, warmup=150), vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.),
                decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.), text=dict(steps=400, lr=1.5e-3),
-               unet=dict(steps=3200, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=600, lr=1.5e-3))
+               unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=600, lr=1.5e-3))
 
 
 def train(cfg: BackbonesConfig, out_dir, say=None):

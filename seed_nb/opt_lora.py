@@ -37,7 +37,7 @@ class LMConfig(Config):
     base: str = 'emoji'                 # the frozen LLM: emoji, toy, a folder or a hub id
     revision: str | None = None         # of a hub id
     seed: str = 'emoji'                 # the image tokenizer: emoji, mosaic, a folder or a hub id
-    n_codes: int = 1024                 # visual words
+    n_codes: int = 2048                 # visual words
     code_dim: int = 32                  # numbers in the codebook vector of one
     n_tokens: int = 32                  # visual words in a picture
     r: int = 32                         # rank of the changes

@@ -45,8 +45,8 @@ class LLMConfig(Config):
     pool: int = 8_000          # pictures that are encoded once, before training; 0: new ones at every step
     warm_steps: int = 100       # image-to-text only
     caption: float = 0.3        # shares of a batch
-    question: float = 0.2
-    draw: float = 0.5
+    question: float = 0.3
+    draw: float = 0.4
     canonical: bool = True      # captions are learned in the canonical wording
     pack: int = 0               # tokens in a row, which several lessons share; 0: each has a padded one
     usual: int = 56             # tokens of a usual lesson: so many rows hold about `batch_size` of them

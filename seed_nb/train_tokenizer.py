@@ -20,7 +20,7 @@ from .reverse_qformer import Standardise, centred_cosine, cosine_loss, stretch
 from .sd_alignment import draw_embeddings, generation_loss, image_features, load_pipeline, load_reader, reading_loss, text_features
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
-from .training import TrainConfig, fit, on_main, run_from_command_line, save_json
+from .training import TrainConfig, fit, load_state, on_main, run_from_command_line, save_json
 from .vit_features import Config, frozen, to_pictures, to_pixels, vit_features
 from .vq import usage
 
@@ -36,6 +36,8 @@ class StageIIConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(tokenizer="emoji", train=dict(steps=3600, batch_size=64, lr=1e-3, warmup=100)),
         emoji_paper=dict(PAPER, tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)),
+        emoji_redraw=dict(tokenizer="emoji", start="emoji", train_codes=False, w_early=0., minimal=0., continuous_steps=0,
+                          train=dict(steps=1200, batch_size=64, lr=6e-4, warmup=50)),
         toy=dict(tokenizer="toy", train="toy", w_read=0., continuous_steps=2),
         toy_seed2=dict(tokenizer="toy_seed2", train="toy", w_read=0., w_early=0., continuous_steps=2),
         paper=dict(PAPER, tokenizer="paper", data="shards/*.tar", train=LONG),
@@ -43,6 +45,8 @@ class StageIIConfig(Config):
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stage_i: str = ""             # folder that stage I left; empty starts from random weights
+    start: str = ""               # in place of it a tokenizer, by name or folder, all of whose weights are taken
+    train_codes: bool = True      # False: codes stay as they are, and only the decoder to generation embeddings learns
     data: str = "scenes"
     cache: str = ""               # a cache of chapter 04ab to read instead of `data`
     minimal: float = 0.25         # share of minimal pairs in a batch
@@ -73,7 +77,9 @@ class TokenizerStage(nn.Module):
         self.scaler = Standardise(cfg.tokenizer.qformer.n_queries, cfg.tokenizer.qformer.width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         if not cfg.train_qformer: frozen(model.qformer)
-        self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "cache")}
+        if not cfg.train_codes:
+            for part in (model.qformer, model.down, model.vq, model.up, model.recon): frozen(part)
+        self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "start", "cache")}
         self.find_unused = True                         # the text side is idle without the contrastive loss
 
     @property
@@ -83,6 +89,7 @@ class TokenizerStage(nn.Module):
 
     def forward(self, batch):
         cfg, model, q = self.cfg, self.model, self.model.qformer
+        if not cfg.train_codes: return self.redraw(batch)
         embeddings = self.see(batch)                                                                # (b, 32, d)
         vectors, codes, vq = self.quantize(model.down(embeddings))
         rebuilt, target = model.rebuild(vectors), embeddings.detach()
@@ -103,6 +110,12 @@ class TokenizerStage(nn.Module):
             loss = loss + cfg.w_contrast * (seen + coded)
         if self.training: self.step += 1
         return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items() if v is not None})
+
+    def redraw(self, batch):
+        "The loss of the generation embeddings alone."
+        with torch.no_grad(): vectors, *_ = self.quantize(self.model.down(self.see(batch)))
+        loss, generate, read = self.drawing(self.model.generate(vectors), self.target(batch))
+        return dict(loss=loss, generate=generate.detach(), **{} if read is None else dict(read=read))
 
     def drawing(self, guess, words):
         "The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error, and the share of names read right in them, if there is a reader."
@@ -158,6 +171,7 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     torch.manual_seed(cfg.train.seed)
     model, vit, pipe = SeedModel(cfg.tokenizer), get_vit(cfg.tokenizer.vit), load_pipeline(cfg.tokenizer.sd)
     if cfg.stage_i: model.qformer.load_state_dict(load_qformer(cfg.stage_i).state_dict())
+    if cfg.start: load_state(model, SeedTokenizer.from_pretrained(cfg.start).model.state_dict(), cfg.start)
     stage = TokenizerStage(cfg, vit, model, pipe, get_words(cfg.tokenizer.words))
     source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
     if cfg.cache: source = partial(cached_source, cfg, dict(vit=vit, pipe=pipe, qformer=model.qformer))

@@ -32,7 +32,7 @@ class VQConfig(Config):
     revive: float = 0.         # a word used less than this share of the average becomes an input; 0 = never
     seed: int = 0              # fixes the first words and all that `kmeans_init` and `revive` draw
     presets: ClassVar[dict] = dict(
-        emoji=dict(n_codes=1024, beta=1., l2norm=True, ema=True, kmeans_init=True, revive=0.1),
+        emoji=dict(n_codes=2048, beta=1., l2norm=True, ema=True, decay=.99, kmeans_init=True, revive=0.1),
         toy=dict(n_codes=64, dim=8, beta=1., l2norm=True, ema=True, kmeans_init=True, revive=0.1),
         paper=dict(n_codes=8192, dim=32, beta=0.25, legacy=True))
 
