@@ -40,6 +40,7 @@ class LMConfig(Config):
     n_codes: int = 2048                 # visual words
     code_dim: int = 32                  # numbers in the codebook vector of one
     n_tokens: int = 32                  # visual words in a picture
+    own_rows: bool = True               # a visual word has an embedding of its own too (`ours`), not its vector's alone
     r: int = 32                         # rank of the changes
     alpha: float = 64.                  # they are scaled by alpha / r
     dropout: float = 0.
@@ -49,7 +50,7 @@ class LMConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji={},
         toy=dict(base='toy', seed='mosaic', n_codes=64, code_dim=3, r=16),
-        paper=dict(base='facebook/opt-2.7b', revision='main', seed='seed1', n_codes=8192, r=16,
+        paper=dict(base='facebook/opt-2.7b', revision='main', seed='seed1', n_codes=8192, own_rows=False, r=16,
                    alpha=32., dropout=.05, prompts='paper'))
 
     def __post_init__(self):
@@ -92,6 +93,7 @@ class VisualLM(nn.Module):
         self.register_buffer('known', embeddings.detach().float().mean(0))     # tells one base from another
         self.fc, self.head = nn.Linear(cfg.code_dim, d), nn.Linear(d, cfg.n_codes + 2, bias=False)
         self.marks = nn.Parameter(torch.empty(2, d))                           # BOI, EOI
+        self.own = nn.Parameter(torch.zeros(cfg.n_codes, d)) if cfg.own_rows else None
         self._start(embeddings.detach().float().std())
 
     @torch.no_grad()
@@ -99,8 +101,6 @@ class VisualLM(nn.Module):
         length = self.codebook.pow(2).sum(-1).mean().sqrt().clamp(min=1e-6)
         self.fc.weight.normal_().mul_(size/length)
         for weight in (self.head.weight, self.marks): weight.normal_().mul_(size)
-        near = self.codebook @ torch.randn(self.codebook.shape[1], self.head.weight.shape[1])
-        self.head.weight[:-2] += near*size/length             # codes that are alike are written alike
         self.fc.bias.zero_()
 
     device = property(lambda self: self.marks.device)
@@ -109,7 +109,9 @@ class VisualLM(nn.Module):
         "`ids` (b, t) of words, visual words and marks -> (b, t, d)"
         is_text, boi = (ids < self.n_text)[..., None], self.n_text + self.cfg.n_codes
         words = self.base.get_input_embeddings()(ids.where(ids < self.n_text, 0))
-        visual = self.fc(self.codebook[(ids - self.n_text).clamp(0, self.cfg.n_codes - 1)])
+        code = (ids - self.n_text).clamp(0, self.cfg.n_codes - 1)
+        visual = self.fc(self.codebook[code])
+        if self.own is not None: visual = visual + self.own[code]
         visual = visual.where((ids < boi)[..., None], self.marks[(ids - boi).clamp(0, 1)].to(visual.dtype))
         return words.where(is_text, visual.to(words.dtype))
 
@@ -192,6 +194,21 @@ class Talker(VisualLM):
         self.vocab = Vocabulary(tokenizer, self.n_text, cfg.n_codes, cfg.n_tokens)
         self.examples = Examples(cfg.prompts, self.vocab)
 
+    @torch.no_grad()
+    def associate(self, codes, texts):
+        """Start the visual words from the words that they occur with, in `codes` (n, 32) and their `texts`
+
+        A word's own embedding and its output row become the mean of the embeddings of those words, less what all
+        texts share. Needs `own_rows`."""
+        words = self.base.get_input_embeddings().weight.float()
+        bags = torch.stack([words[self.vocab.text(t)].mean(0) for t in texts])                  # (n, d)
+        near = words.new_zeros(self.cfg.n_codes, words.shape[1])
+        for column in codes.T: near.index_add_(0, column.to(near.device), bags - bags.mean(0))
+        near, met = F.normalize(near, dim=-1)*words.norm(dim=-1).mean(), near.any(-1, keepdim=True)
+        self.own.copy_(near)
+        self.head.weight[:-2] = near.where(met, self.head.weight[:-2])
+        self.fc.weight.zero_()                                # what the vectors add is learned
+
     def reword(self, prompts):
         "This model, asked in other words: those of the `Prompts` given"
         self.examples = Examples(prompts, self.vocab)
@@ -265,10 +282,10 @@ class Talker(VisualLM):
         self.train(training)
         return out
 
-# %% ../nbs/05_opt_lora.ipynb #c056
+# %% ../nbs/05_opt_lora.ipynb #c058
 PUBLISHED = Prompts.preset('paper', caption='a photo of')       # of the paper's evaluation
 
-# %% ../nbs/05_opt_lora.ipynb #c059
+# %% ../nbs/05_opt_lora.ipynb #c061
 SHIPPED = {'emoji-opt': 'emoji-opt', 'emoji': 'opt'}      # in `WEIGHTS`: a trained SeedLM, the LLM under it
 
 def find(name, near=None):
@@ -286,7 +303,7 @@ def resolve(name, near):
     "The opposite of `reference`"
     return str((Path(near)/name).resolve()) if name not in SHIPPED and (Path(near)/name).is_dir() else name
 
-# %% ../nbs/05_opt_lora.ipynb #c060
+# %% ../nbs/05_opt_lora.ipynb #c062
 def load_base(cfg, dtype=torch.float32):
     "The language model and the tokenizer that `cfg.base` names, every weight accounted for"
     if cfg.base == 'toy': return toy_opt()
@@ -314,7 +331,7 @@ def load_seed(name):
     "The image tokenizer called `name`"
     return Mosaic() if name == 'mosaic' else SeedTokenizer.from_pretrained(name)
 
-# %% ../nbs/05_opt_lora.ipynb #c061
+# %% ../nbs/05_opt_lora.ipynb #c063
 def adapter(lm):
     "The tensors of `lm` that are its own: all but the frozen model"
     return {k: t for k, t in lm.state_dict().items() if 'lora_' in k or not k.startswith('base.')}
@@ -327,7 +344,7 @@ def load_adapter(lm, file):
         if (mine - lm.get_buffer(name)).abs().max() > .02*mine.abs().max():
             raise SeedError(f'{file} was trained with another {what} than this one')
 
-# %% ../nbs/05_opt_lora.ipynb #c062
+# %% ../nbs/05_opt_lora.ipynb #c064
 class SeedLM(Talker):
     "A `Talker` that can be saved and loaded"
     @classmethod

@@ -7,12 +7,12 @@ __all__ = ['TASKS', 'LLMConfig', 'encode_pool', 'TaskSource', 'used', 'LMStage',
 # %% ../nbs/06_train_llm.ipynb #c003
 import random, time
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from .causal_qformer import gather
@@ -113,6 +113,11 @@ class TaskSource:
         marks = dict(codebook=fingerprint(self.lm.codebook))
         return CachedSource(cfg.cache, cfg.train.batch_size, cfg.train.seed, rank, world, "codes", marks)
 
+    def open_pool(self):
+        "The pool, if the run has one: its scenes and their codes."
+        if self.pairs is None and self.pool is None: self.pool = encode_pool(self.lm, self.cfg, *self.place)
+        return self.pool
+
     def row(self) -> list:
         "The fullest row that the lessons waiting can make, with the one that has waited longest."
         while len(self.waiting) < self.ahead: self.waiting += self.lessons()
@@ -120,9 +125,8 @@ class TaskSource:
 
     def lessons(self) -> list:
         "The next `batch_size` lessons, in random order."
-        (out_dir, rank, world), train = self.place, self.cfg.train
-        if self.pairs is None and self.pool is None:
-            self.pool = encode_pool(self.lm, self.cfg, out_dir, rank, world)
+        (_, rank, world), train = self.place, self.cfg.train
+        self.open_pool()
         rng = random.Random(f"lessons {train.seed} {self.drawn * world + rank}")
         tasks = self.cfg.tasks(self.step // train.accumulate, train.batch_size)
         new = [(*self.lesson(t, c, s, rng), TASKS.index(t)) for t, c, s in zip(tasks, *self.pictures(rng))]
@@ -224,16 +228,23 @@ def samples(lm, folder, n: int = 8, n_free: int = 32):
         captions=lm.caption(codes), truth=prompts, questions=queries, answers=lm.ask(codes, queries),
         right=right, drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
 
-# %% ../nbs/06_train_llm.ipynb #c028
+# %% ../nbs/06_train_llm.ipynb #c029
 def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     "Train the adapter of a language model into `out_dir`; writes `lm/`, `samples.json` and `pictures/`."
     torch.manual_seed(cfg.train.seed)
     lm = SeedLM.build(cfg.lm)
-    fit(LMStage(lm, cfg), partial(TaskSource, lm, cfg, out_dir), cfg.train, out_dir, say)
+    def source(rank, world):
+        lessons = TaskSource(lm, cfg, out_dir, rank, world)
+        if cfg.pool and cfg.lm.own_rows:
+            lm.to(PartialState().device)                             # the pool is encoded now
+            scenes, codes = lessons.open_pool()
+            lm.associate(codes, [caption(s) for s in scenes])
+        return lessons
+    fit(LMStage(lm, cfg), source, cfg.train, out_dir, say)
     on_main(lm.save_pretrained, Path(out_dir) / "lm")
     if is_spread(lm): lm = SeedLM.from_pretrained(Path(out_dir) / "lm", device=lm.device)
     on_main(samples, lm.eval(), out_dir)
     return lm
 
-# %% ../nbs/06_train_llm.ipynb #c029
+# %% ../nbs/06_train_llm.ipynb #c030
 if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(LLMConfig, train)
