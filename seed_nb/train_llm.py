@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast
 from torch import nn
 
 from .causal_qformer import gather
@@ -239,6 +240,7 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
             lm.to(PartialState().device)                             # the pool is encoded now
             scenes, codes = lessons.open_pool()
             lm.associate(codes, [caption(s) for s in scenes])
+            for t in (lm.own, lm.head.weight, lm.fc.weight): broadcast(t.data)      # each process has a pool of its own
         return lessons
     fit(LMStage(lm, cfg), source, cfg.train, out_dir, say)
     on_main(lm.save_pretrained, Path(out_dir) / "lm")
