@@ -21,21 +21,21 @@ from .data import caption, picture
 from .vit_features import Config, SeedError, from_pixels, load_image, to_pixels
 
 # %% ../nbs/00aa_shards.ipynb #c005
-def write_shards(folder, scenes, per_shard: int = 100, image: str = "png") -> list[Path]:
-    "Write `scenes` to `folder` as webdataset tar files of `per_shard` pairs; `image` is `png` or `jpg`."
+def write_shards(folder, scenes, per_shard: int = 100, image: str = "png", side: int = 64) -> list[Path]:
+    "Write `scenes` to `folder` as webdataset tar files of `per_shard` pairs; `image` is `png` or `jpg`, `side` pixels wide and high."
     Path(folder).mkdir(parents=True, exist_ok=True)
     files = []
     for first in range(0, len(scenes), per_shard):
         files.append(Path(folder) / f"{first // per_shard:05d}.tar")
         with tarfile.open(files[-1], "w") as tar:
             for i, scene in enumerate(scenes[first:first + per_shard], first):
-                _add_pair(tar, f"{i:09d}", scene, image)
+                _add_pair(tar, f"{i:09d}", scene, image, side)
     return files
 
-def _add_pair(tar, key: str, scene, image: str):
+def _add_pair(tar, key: str, scene, image: str, side: int):
     pixels, text = io.BytesIO(), caption(scene)
-    picture(scene).save(pixels, dict(jpg="JPEG", png="PNG")[image], quality=95)
-    record = dict(key=key, caption=text, status="success", width=64, height=64)
+    picture(scene).resize((side, side)).save(pixels, dict(jpg="JPEG", png="PNG")[image], quality=95)
+    record = dict(key=key, caption=text, status="success", width=side, height=side)
     _add_member(tar, f"{key}.{image}", pixels.getvalue())
     _add_member(tar, f"{key}.txt", text.encode())
     _add_member(tar, f"{key}.json", json.dumps(record).encode())
