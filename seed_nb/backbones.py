@@ -45,21 +45,26 @@ def patch_labels(scenes, grid: int = 8) -> torch.Tensor:
 
 
 class PatchNaming(nn.Module):
-    "A ViT and three linear heads that are thrown away: emoji and size of each patch, background of the scene."
+    "A ViT and linear heads that are thrown away: emoji, size, row and column of each patch, background of the scene."
     def __init__(self, vit):
         super().__init__()
-        self.vit, d = vit, vit.config.hidden_size
-        self.heads = nn.ModuleList([nn.Linear(d, len(EMOJI) + 1), nn.Linear(d, len(SIZES) + 1), nn.Linear(d, len(BACKGROUNDS))])
+        self.vit, d, self.grid = vit, vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
+        ways = len(EMOJI) + 1, len(SIZES) + 1, len(BACKGROUNDS), self.grid, self.grid
+        self.heads = nn.ModuleList([nn.Linear(d, n) for n in ways])
 
     def forward(self, batch):
         x = self.vit(to_pixels(batch["pixels"], self.vit.config.image_size)).last_hidden_state        # (b, 1 + n, d)
-        name, size, ground = (head(t).float() for head, t in zip(self.heads, (x[:, 1:], x[:, 1:], x[:, 0])))
-        y = patch_labels(batch["scene"], int((x.shape[1] - 1) ** .5)).to(x.device)
+        each, whole = x[:, 1:], x[:, 0]
+        name, size, ground, row, column = (head(t).float() for head, t in zip(self.heads, (each, each, whole, each, each)))
+        y = patch_labels(batch["scene"], self.grid).to(x.device)
+        at = torch.arange(self.grid ** 2, device=x.device).expand(len(x), -1)
         colours = torch.tensor([list(BACKGROUNDS).index(s.background) for s in batch["scene"]], device=x.device)
         thing = y[..., 0] < len(EMOJI)
         losses = [F.cross_entropy(name.flatten(0, 1), y[..., 0].flatten()), F.cross_entropy(size.flatten(0, 1), y[..., 1].flatten()),
-                  F.cross_entropy(ground, colours)]
-        return dict(loss=losses[0] + .2 * losses[1] + .1 * losses[2],
+                  F.cross_entropy(ground, colours), F.cross_entropy(row.flatten(0, 1), (at // self.grid).flatten()),
+                  F.cross_entropy(column.flatten(0, 1), (at % self.grid).flatten())]
+        return dict(loss=losses[0] + .2 * losses[1] + .1 * losses[2] + .2 * (losses[3] + losses[4]),
+                    place_accuracy=((row.argmax(-1) == at // self.grid) & (column.argmax(-1) == at % self.grid)).float().mean(),
                     thing_accuracy=(name.argmax(-1) == y[..., 0])[thing].float().mean(),
                     ground_accuracy=(ground.argmax(-1) == colours).float().mean())
 

@@ -36,7 +36,7 @@ class StageIIConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji=dict(tokenizer="emoji", train=dict(steps=3600, batch_size=64, lr=1e-3, warmup=100)),
         emoji_paper=dict(PAPER, tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)),
-        emoji_redraw=dict(tokenizer="emoji", start="emoji", train_codes=False, w_early=0., minimal=0., continuous_steps=0,
+        emoji_redraw=dict(tokenizer="emoji", start="emoji", train_codes=False, w_early=0., minimal=.5, continuous_steps=0,
                           train=dict(steps=1200, batch_size=64, lr=6e-4, warmup=50)),
         toy=dict(tokenizer="toy", train="toy", w_read=0., continuous_steps=2),
         toy_seed2=dict(tokenizer="toy_seed2", train="toy", w_read=0., w_early=0., continuous_steps=2),
@@ -46,7 +46,7 @@ class StageIIConfig(Config):
     train: TrainConfig = field(default_factory=TrainConfig)
     stage_i: str = ""             # folder that stage I left; empty starts from random weights
     start: str = ""               # in place of it a tokenizer, by name or folder, all of whose weights are taken
-    train_codes: bool = True      # False: codes stay as they are, and only the decoder to generation embeddings learns
+    train_codes: bool = True      # False: codes stay as they are; the decoder to generation embeddings learns, and what compares pictures with captions
     data: str = "scenes"
     cache: str = ""               # a cache of chapter 04ab to read instead of `data`
     minimal: float = 0.25         # share of minimal pairs in a batch
@@ -78,7 +78,9 @@ class TokenizerStage(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         if not cfg.train_qformer: frozen(model.qformer)
         if not cfg.train_codes:
-            for part in (model.qformer, model.down, model.vq, model.up, model.recon): frozen(part)
+            q = model.qformer
+            q.query_tokens.requires_grad_(False)
+            for part in (q.qformer, model.down, model.vq, model.up, model.recon): frozen(part)
         self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "start", "cache")}
         self.find_unused = True                         # the text side is idle without the contrastive loss
 
@@ -103,19 +105,28 @@ class TokenizerStage(nn.Module):
             for name, x in dict(early=embeddings, early_coded=rebuilt).items():
                 early, _, out[name] = self.drawing(self.early(stretch(x, words.shape[1])), words)
                 loss = loss + cfg.w_early * early
-        if cfg.w_contrast:
-            text = q.text_vector(**tokenize(self.words, batch["text"], self.step.device))
-            seen, out["accuracy"] = contrastive_loss(q.image_vector(embeddings), text, q.temperature)
-            coded, out["code_accuracy"] = contrastive_loss(q.image_vector(rebuilt), text, q.temperature)
-            loss = loss + cfg.w_contrast * (seen + coded)
+        if cfg.w_contrast: loss = loss + cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
         if self.training: self.step += 1
         return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items() if v is not None})
 
     def redraw(self, batch):
-        "The loss of the generation embeddings alone."
-        with torch.no_grad(): vectors, *_ = self.quantize(self.model.down(self.see(batch)))
-        loss, generate, read = self.drawing(self.model.generate(vectors), self.target(batch))
-        return dict(loss=loss, generate=generate.detach(), **{} if read is None else dict(read=read))
+        "The losses of what no code depends on: the generation embeddings, and the vectors that are compared with captions."
+        out, model = {}, self.model
+        with torch.no_grad():
+            embeddings = self.see(batch)
+            vectors, *_ = self.quantize(model.down(embeddings))
+            rebuilt = model.rebuild(vectors)
+        loss, generate, out["read"] = self.drawing(model.generate(vectors), self.target(batch))
+        if self.cfg.w_contrast: loss = loss + self.cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
+        return dict(loss=loss, generate=generate.detach(), **{k: v for k, v in out.items() if v is not None})
+
+    def matching(self, embeddings, rebuilt, texts, out):
+        "The contrastive losses of causal `embeddings` and of those `rebuilt` from the codes `(b, 32, d)`; their accuracies go into `out`."
+        q = self.model.qformer
+        text = q.text_vector(**tokenize(self.words, texts, self.step.device))
+        seen, out["accuracy"] = contrastive_loss(q.image_vector(embeddings), text, q.temperature)
+        coded, out["code_accuracy"] = contrastive_loss(q.image_vector(rebuilt), text, q.temperature)
+        return seen + coded
 
     def drawing(self, guess, words):
         "The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error, and the share of names read right in them, if there is a reader."
