@@ -22,7 +22,7 @@ from .backbones import WORLD_WORDS
 from .data import caption
 from .vit_features import Config, SeedError, frozen, quiet, to_pixels, vit_features
 
-# %% ../nbs/01_causal_qformer.ipynb #c005
+# %% ../nbs/01_causal_qformer.ipynb #c007
 @dataclass(frozen=True)
 class QFormerConfig(Config):
     "The sizes of a Causal Q-Former; `paper` is BERT-base on the 1408-wide features of ViT-g."
@@ -44,12 +44,12 @@ class QFormerConfig(Config):
     init_std: float = .07       # of the weights at the start, about width ** -.5
     attention: str = "eager"
 
-# %% ../nbs/01_causal_qformer.ipynb #c007
+# %% ../nbs/01_causal_qformer.ipynb #c009
 def causal_mask(n: int, device=None) -> torch.Tensor:
     "`(1, 1, n, n)` to add to attention scores: 0 where query `i` may see query `j`, if `j <= i`, else -inf."
     return torch.full((n, n), -torch.inf, device=device).triu(1)[None, None]
 
-# %% ../nbs/01_causal_qformer.ipynb #c009
+# %% ../nbs/01_causal_qformer.ipynb #c011
 class CausalQFormer(nn.Module):
     """Causal embeddings of a picture, and the text encoder with which they are aligned (SEED section 3.1).
 
@@ -102,7 +102,7 @@ class CausalQFormer(nn.Module):
                          encoder_hidden_states=features).last_hidden_state
         return x[:, :n], F.linear(x[:, n:], self.embeddings.word_embeddings.weight)
 
-# %% ../nbs/01_causal_qformer.ipynb #c018
+# %% ../nbs/01_causal_qformer.ipynb #c020
 class _Gather(torch.autograd.Function):
     "All processes' rows; backward, the sum of what all processes want of the local ones."
     @staticmethod
@@ -122,7 +122,7 @@ def gather(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1: return x, 0
     return _Gather.apply(x), dist.get_rank() * len(x)
 
-# %% ../nbs/01_causal_qformer.ipynb #c020
+# %% ../nbs/01_causal_qformer.ipynb #c022
 def in_chunks(f, size: int, *tensors) -> tuple:
     "The tensors `f(*tensors)`, `size` rows at a time (0: all), and again, chunk by chunk, for the gradient."
     if not size: return f(*tensors)
@@ -141,7 +141,7 @@ def contrastive_loss(image, text, temperature, smoothing: float = .1, chunk: int
     nats, right = in_chunks(find, chunk, image, text, torch.arange(len(image), device=image.device) + start)
     return nats.mean(), right.float().mean()
 
-# %% ../nbs/01_causal_qformer.ipynb #c024
+# %% ../nbs/01_causal_qformer.ipynb #c026
 def bert_tokenizer(words=WORLD_WORDS):
     "A `BertTokenizer` over `words`; other words are spelt letter by letter."
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
@@ -167,7 +167,7 @@ def tokenize(tokenizer, texts: list[str], device=None) -> dict:
     out = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {k: out[k].to(device) for k in ("input_ids", "attention_mask")}
 
-# %% ../nbs/01_causal_qformer.ipynb #c030
+# %% ../nbs/01_causal_qformer.ipynb #c032
 def plain_captions(batch) -> list[str]:
     "The caption of each picture, in its one canonical wording if the scenes are known."
     return [caption(s) for s in batch["scene"]] if "scene" in batch else batch["text"]
@@ -179,7 +179,7 @@ def caption_nats(logits: torch.Tensor, input_ids: torch.Tensor, attention_mask: 
     nats = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none")
     return nats.view_as(target).sum(1)
 
-# %% ../nbs/01_causal_qformer.ipynb #c032
+# %% ../nbs/01_causal_qformer.ipynb #c034
 class ContrastiveStage(nn.Module):
     """Stage I: a frozen ViT and a `CausalQFormer` that is trained to match captions (SEED section 3.1).
 

@@ -81,6 +81,8 @@ class TokenizerStage(nn.Module):
             q = model.qformer
             q.query_tokens.requires_grad_(False)
             for part in (q.qformer, model.down, model.vq, model.up, model.recon): frozen(part)
+            for layer in q.qformer.encoder.layer:                   # these hear words only; queries have others
+                for part in (layer.intermediate, layer.output): part.requires_grad_(True)
         self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "start", "cache")}
         self.find_unused = True                         # the text side is idle without the contrastive loss
 

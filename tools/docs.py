@@ -16,7 +16,8 @@ def rename_pages(proc, site):
     for file in [*pages, proc/'sidebar.yml']:
         text = file.read_text(encoding='utf-8').replace(f'{site}/', '')
         text = re.sub(r'output-file: [\w.]+\\n', '', text)        # the new names say it
-        for page in pages: text = text.replace(page.name, _nbpath2html(page).stem + '.ipynb')
+        for page in pages:                                        # but a command names the chapter as it is in nbs/
+            text = re.sub(rf'(?<!nbs/){re.escape(page.name)}', _nbpath2html(page).stem + '.ipynb', text)
         file.write_text(text, encoding='utf-8')
     for page in pages: page.rename(proc/(_nbpath2html(page).stem + '.ipynb'))
 
