@@ -34,7 +34,7 @@ TASKS = "caption", "question", "draw"
 class LLMConfig(Config):
     "All that a run is told. `paper` takes what SEED left open from SEED-LLaMA (learning rate, schedule)."
     presets: ClassVar[dict] = dict(
-        emoji=dict(pack=256, train=dict(steps=400, batch_size=64, lr=2e-3, warmup=50)),
+        emoji=dict(pack=256, warm_steps=50, caption=.2, question=.15, draw=.65, train=dict(steps=420, batch_size=64, lr=2e-3, warmup=50)),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2, pack=256),
         paper=dict(lm="paper", data="shards/*.tar", pool=0, warm_steps=10_000, caption=.5, question=0., draw=.5,
                    canonical=False, pack=2048, train=dict(steps=30_000, batch_size=32, lr=1.5e-4, min_lr=.05, warmup=900,
