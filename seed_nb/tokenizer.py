@@ -219,7 +219,7 @@ class SeedTokenizer(nn.Module):
         load_state(model, load_tensors(folder / "model.safetensors"), folder / "model.safetensors")
         return cls(cfg, model, **memory).to(device or "cpu")
 
-# %% ../nbs/04a_tokenizer.ipynb #c034
+# %% ../nbs/04a_tokenizer.ipynb #c037
 def _clip(width, layers, heads) -> dict:
     return dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads)
 

@@ -79,10 +79,10 @@ class TokenizerStage(nn.Module):
         if not cfg.train_qformer: frozen(model.qformer)
         if not cfg.train_codes:
             q = model.qformer
-            q.query_tokens.requires_grad_(False)
-            for part in (q.qformer, model.down, model.vq, model.up, model.recon): frozen(part)
-            for layer in q.qformer.encoder.layer:                   # these hear words only; queries have others
-                for part in (layer.intermediate, layer.output): part.requires_grad_(True)
+            for part in (q, model.down, model.vq, model.up, model.recon): frozen(part)
+            if cfg.w_contrast:                                      # what hears words, and what compares
+                own = [part for layer in q.qformer.encoder.layer for part in (layer.intermediate, layer.output)]
+                for part in (q.embeddings, q.vision_projection, q.text_projection, q.temperature, *own): part.requires_grad_(True)
         self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "start", "cache")}
         self.find_unused = True                         # the text side is idle without the contrastive loss
 
