@@ -117,7 +117,7 @@ class TokenizerStage(nn.Module):
         with torch.no_grad():
             embeddings = self.see(batch)
             vectors, *_ = self.quantize(model.down(embeddings))
-            rebuilt = model.rebuild(vectors)
+            rebuilt = model.rebuild(vectors) if self.cfg.w_contrast else None
         loss, generate, out["read"] = self.drawing(model.generate(vectors), self.target(batch))
         if self.cfg.w_contrast: loss = loss + self.cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
         return dict(loss=loss, generate=generate.detach(), **{k: v for k, v in out.items() if v is not None})
