@@ -8,7 +8,9 @@ __all__ = ['WORLD_WORDS', 'READ_SIZES', 'TRAINERS', 'RECIPES', 'FullScenes', 'pa
            'train_opt', 'BackbonesConfig', 'train']
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c003
-import json, re, random
+import json
+import random
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,18 +20,39 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .data import (BACKGROUNDS, CODE_POINTS, EMOJI, PLACES, QUESTION_KINDS, SIZES, SceneSource, caption, edits, question,
-                          random_scene, trainable)
-from .training import TrainConfig, fit, load_tensors, on_main, run_from_command_line, save_tensors
+from seed_nb.data import (
+    BACKGROUNDS,
+    CODE_POINTS,
+    EMOJI,
+    PLACES,
+    QUESTION_KINDS,
+    SIZES,
+    SceneSource,
+    caption,
+    edits,
+    question,
+    random_scene,
+    trainable,
+)
+from seed_nb.training import (
+    TrainConfig,
+    fit,
+    load_tensors,
+    on_main,
+    run_from_command_line,
+    save_tensors,
+)
 from .vit_features import Config, SeedError, ViTConfig, build_vit, frozen, to_pixels
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c006
 class FullScenes(SceneSource):
     "Scenes that mostly hold four things."
+
     def scenes(self, rng):
         out = []
-        while len(out) < self.batch_size: out += filter(trainable, [random_scene(rng, n=rng.choice((1, 2, 3, 4, 4, 4, 4, 4)))])
-        return out[:self.batch_size]
+        while len(out) < self.batch_size:
+            out += filter(trainable, [random_scene(rng, n=rng.choice((1, 2, 3, 4, 4, 4, 4, 4)))])
+        return out[: self.batch_size]
 
 
 def patch_labels(scenes, grid: int = 8) -> torch.Tensor:
@@ -40,33 +63,56 @@ def patch_labels(scenes, grid: int = 8) -> torch.Tensor:
         for t in scene.things:
             y, x = half * (t.place // 2), half * (t.place % 2)
             pad = 0 if t.size == "big" else half // 4
-            label[y + pad:y + half - pad, x + pad:x + half - pad] = torch.tensor([EMOJI.index(t.name), list(SIZES).index(t.size)])
+            label[y + pad : y + half - pad, x + pad : x + half - pad] = torch.tensor(
+                [EMOJI.index(t.name), list(SIZES).index(t.size)]
+            )
     return labels.flatten(1, 2)
 
 
 class PatchNaming(nn.Module):
     "A ViT and linear heads that are thrown away: emoji, size, row and column of each patch, background of the scene."
+
     def __init__(self, vit):
         super().__init__()
-        self.vit, d, self.grid = vit, vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
+        self.vit, d, self.grid = (
+            vit,
+            vit.config.hidden_size,
+            vit.config.image_size // vit.config.patch_size,
+        )
         ways = len(EMOJI) + 1, len(SIZES) + 1, len(BACKGROUNDS), self.grid, self.grid
         self.heads = nn.ModuleList([nn.Linear(d, n) for n in ways])
 
     def forward(self, batch):
-        x = self.vit(to_pixels(batch["pixels"], self.vit.config.image_size)).last_hidden_state        # (b, 1 + n, d)
+        x = self.vit(
+            to_pixels(batch["pixels"], self.vit.config.image_size)
+        ).last_hidden_state  # (b, 1 + n, d)
         each, whole = x[:, 1:], x[:, 0]
-        name, size, ground, row, column = (head(t).float() for head, t in zip(self.heads, (each, each, whole, each, each)))
+        name, size, ground, row, column = (
+            head(t).float() for head, t in zip(self.heads, (each, each, whole, each, each))
+        )
         y = patch_labels(batch["scene"], self.grid).to(x.device)
-        at = torch.arange(self.grid ** 2, device=x.device).expand(len(x), -1)
-        colours = torch.tensor([list(BACKGROUNDS).index(s.background) for s in batch["scene"]], device=x.device)
+        at = torch.arange(self.grid**2, device=x.device).expand(len(x), -1)
+        colours = torch.tensor(
+            [list(BACKGROUNDS).index(s.background) for s in batch["scene"]], device=x.device
+        )
         thing = y[..., 0] < len(EMOJI)
-        losses = [F.cross_entropy(name.flatten(0, 1), y[..., 0].flatten()), F.cross_entropy(size.flatten(0, 1), y[..., 1].flatten()),
-                  F.cross_entropy(ground, colours), F.cross_entropy(row.flatten(0, 1), (at // self.grid).flatten()),
-                  F.cross_entropy(column.flatten(0, 1), (at % self.grid).flatten())]
-        return dict(loss=losses[0] + .2 * losses[1] + .1 * losses[2] + .2 * (losses[3] + losses[4]),
-                    place_accuracy=((row.argmax(-1) == at // self.grid) & (column.argmax(-1) == at % self.grid)).float().mean(),
-                    thing_accuracy=(name.argmax(-1) == y[..., 0])[thing].float().mean(),
-                    ground_accuracy=(ground.argmax(-1) == colours).float().mean())
+        losses = [
+            F.cross_entropy(name.flatten(0, 1), y[..., 0].flatten()),
+            F.cross_entropy(size.flatten(0, 1), y[..., 1].flatten()),
+            F.cross_entropy(ground, colours),
+            F.cross_entropy(row.flatten(0, 1), (at // self.grid).flatten()),
+            F.cross_entropy(column.flatten(0, 1), (at % self.grid).flatten()),
+        ]
+        return dict(
+            loss=losses[0] + 0.2 * losses[1] + 0.1 * losses[2] + 0.2 * (losses[3] + losses[4]),
+            place_accuracy=(
+                (row.argmax(-1) == at // self.grid) & (column.argmax(-1) == at % self.grid)
+            )
+            .float()
+            .mean(),
+            thing_accuracy=(name.argmax(-1) == y[..., 0])[thing].float().mean(),
+            ground_accuracy=(ground.argmax(-1) == colours).float().mean(),
+        )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c007
 def train_vit(cfg: TrainConfig, out_dir, preset="emoji", say=None):
@@ -77,7 +123,8 @@ def train_vit(cfg: TrainConfig, out_dir, preset="emoji", say=None):
     on_main(save_half, stage.vit, Path(out_dir) / "vit")
 
 
-def _source(kind, cfg, rank, world, **kw): return kind(cfg.batch_size, cfg.seed, rank, world, **kw)
+def _source(kind, cfg, rank, world, **kw):
+    return kind(cfg.batch_size, cfg.seed, rank, world, **kw)
 
 
 def save_half(model, folder):
@@ -88,25 +135,38 @@ def save_half(model, folder):
 # %% ../nbs/00c_emoji_backbones.ipynb #c009
 class VAEStage(nn.Module):
     "Pixels -> latent -> pixels: absolute and squared error, and a little KL that keeps the latents near unit scale."
+
     def __init__(self, vae, kl: float = 1e-4):
         super().__init__()
         self.vae, self.kl = vae, kl
 
     def forward(self, batch):
-        x = batch["pixels"].float() / 127.5 - 1                                # (b, 3, 64, 64) in [-1, 1]
+        x = batch["pixels"].float() / 127.5 - 1  # (b, 3, 64, 64) in [-1, 1]
         posterior = self.vae.encode(x).latent_dist
         error = self.vae.decode(posterior.sample()).sample.float() - x
-        mae, mse, kl = error.abs().mean(), error.pow(2).mean(), posterior.kl().mean() / posterior.mean[0].numel()
+        mae, mse, kl = (
+            error.abs().mean(),
+            error.pow(2).mean(),
+            posterior.kl().mean() / posterior.mean[0].numel(),
+        )
         return dict(loss=mae + 4 * mse + self.kl * kl, mae=mae, kl=kl)
 
 
 def build_vae(channels=(16, 32, 64, 64), latent: int = 16):
     "An `AutoencoderKL` with one latent for each 8 x 8 pixels."
     from diffusers import AutoencoderKL
+
     n = len(channels)
-    return AutoencoderKL(block_out_channels=channels, latent_channels=latent, layers_per_block=1, norm_num_groups=8,
-                         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
-                         sample_size=8 * 2 ** (n - 1), mid_block_add_attention=False)
+    return AutoencoderKL(
+        block_out_channels=channels,
+        latent_channels=latent,
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * n,
+        up_block_types=("UpDecoderBlock2D",) * n,
+        sample_size=8 * 2 ** (n - 1),
+        mid_block_add_attention=False,
+    )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c010
 def train_vae(cfg: TrainConfig, out_dir, say=None):
@@ -115,23 +175,27 @@ def train_vae(cfg: TrainConfig, out_dir, say=None):
     stage = VAEStage(build_vae())
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_vae", say)
     batch = next(SceneSource(256, seed=cfg.seed + 1))["pixels"].float() / 127.5 - 1
-    with torch.no_grad(): std = stage.vae.encode(batch).latent_dist.mean.std()
+    with torch.no_grad():
+        std = stage.vae.encode(batch).latent_dist.mean.std()
     stage.vae.register_to_config(scaling_factor=round(float(1 / std), 4))
     on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c012
 class DecoderStage(VAEStage):
     "A `VAEStage` whose encoder stays as it is."
+
     frozen = ("vae.encoder", "vae.quant_conv")
 
     def __init__(self, vae):
-        super().__init__(vae.to(memory_format=torch.channels_last), kl=0.)
-        for part in (vae.encoder, vae.quant_conv): part.requires_grad_(False)
+        super().__init__(vae.to(memory_format=torch.channels_last), kl=0.0)
+        for part in (vae.encoder, vae.quant_conv):
+            part.requires_grad_(False)
 
 
 def train_decoder(cfg: TrainConfig, out_dir, say=None):
     "Go on with the decoder of the VAE in `out_dir/vae`."
     from diffusers import AutoencoderKL
+
     stage = DecoderStage(AutoencoderKL.from_pretrained(Path(out_dir) / "vae"))
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_decoder", say)
     on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
@@ -146,15 +210,30 @@ def clip_tokenizer(words=WORLD_WORDS, length: int = 32):
     "A `CLIPTokenizer` in which each of `words` is one token."
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
+
     bpe = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", True),
-                                                 pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    bpe.train_from_iterator([" ".join(words)], trainers.BpeTrainer(
-        vocab_size=4000, min_frequency=1, special_tokens=["<|startoftext|>", "<|endoftext|>"], end_of_word_suffix="</w>",
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    bpe.train_from_iterator(
+        [" ".join(words)],
+        trainers.BpeTrainer(
+            vocab_size=4000,
+            min_frequency=1,
+            special_tokens=["<|startoftext|>", "<|endoftext|>"],
+            end_of_word_suffix="</w>",
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
     model = json.loads(bpe.to_str())["model"]
-    return CLIPTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=length)
+    return CLIPTokenizer(
+        vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=length
+    )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c016
 def kept(folder, make, load):
@@ -166,9 +245,21 @@ def kept(folder, make, load):
 def build_text_encoder(n_words: int, width: int = 160, layers: int = 3, length: int = 32):
     "A small `CLIPTextModel`."
     from transformers import CLIPTextConfig, CLIPTextModel
-    return CLIPTextModel(CLIPTextConfig(vocab_size=n_words, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                                        num_attention_heads=width // 32, max_position_embeddings=length, projection_dim=width,
-                                        bos_token_id=0, eos_token_id=1, pad_token_id=1), )
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=n_words,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            max_position_embeddings=length,
+            projection_dim=width,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
 
 
 def last_said(texts, scenes, offsets) -> torch.Tensor:
@@ -179,13 +270,19 @@ def last_said(texts, scenes, offsets) -> torch.Tensor:
     for label, row, text, scene in zip(labels, offsets, texts, scenes):
         end = torch.tensor([0] + [e or len(text) + 1 for _, e in row[1:]])
         for done, t in sorted((_phrase_end(text, t), t) for t in scene.things):
-            label[end >= done, :3] = torch.tensor([t.place, EMOJI.index(t.name), list(SIZES).index(t.size)])
-        label[end >= re.search(rf"\b{scene.background}\b", text).end(), 3] = list(BACKGROUNDS).index(scene.background)
+            label[end >= done, :3] = torch.tensor(
+                [t.place, EMOJI.index(t.name), list(SIZES).index(t.size)]
+            )
+        label[end >= re.search(rf"\b{scene.background}\b", text).end(), 3] = list(
+            BACKGROUNDS
+        ).index(scene.background)
     return labels
 
 
 def _phrase_end(text, t) -> int:
-    return re.search(rf"\b(?:{t.size} {t.name} {PLACES[t.place]}|{PLACES[t.place]} a {t.size} {t.name})\b", text).end()
+    return re.search(
+        rf"\b(?:{t.size} {t.name} {PLACES[t.place]}|{PLACES[t.place]} a {t.size} {t.name})\b", text
+    ).end()
 
 
 READ_SIZES = [len(PLACES) + 1, len(EMOJI) + 1, len(SIZES) + 1, len(BACKGROUNDS) + 1]
@@ -193,16 +290,25 @@ READ_SIZES = [len(PLACES) + 1, len(EMOJI) + 1, len(SIZES) + 1, len(BACKGROUNDS) 
 
 class ReadingStage(nn.Module):
     "A text encoder and a linear reader: what has the sentence said last?"
+
     def __init__(self, text, tokenizer):
         super().__init__()
         self.text, self.tokenizer, d = text, tokenizer, text.config.hidden_size
         self.head = nn.Linear(d, sum(READ_SIZES))
 
     def forward(self, batch):
-        out = self.tokenizer(batch["text"], padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
-                             return_offsets_mapping=True, return_tensors="pt")
-        target = last_said(batch["text"], batch["scene"], out["offset_mapping"].tolist()).to(self.head.weight.device)
-        x = self.text(out["input_ids"].to(self.head.weight.device)).last_hidden_state                # (b, t, d)
+        out = self.tokenizer(
+            batch["text"],
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        target = last_said(batch["text"], batch["scene"], out["offset_mapping"].tolist()).to(
+            self.head.weight.device
+        )
+        x = self.text(out["input_ids"].to(self.head.weight.device)).last_hidden_state  # (b, t, d)
         parts = list(zip(self.head(x).float().split(READ_SIZES, -1), target.unbind(-1)))
         loss = sum(F.cross_entropy(p.flatten(0, 1), y.flatten()) for p, y in parts)
         right = torch.stack([p.argmax(-1) == y for p, y in parts], -1).all(-1)
@@ -213,27 +319,50 @@ def train_text(cfg: TrainConfig, out_dir, say=None):
     "Train the text encoder and write it and its tokenizer to `out_dir/text`."
     torch.manual_seed(cfg.seed)
     from transformers import CLIPTokenizer
+
     tokenizer = kept(Path(out_dir) / "text", clip_tokenizer, CLIPTokenizer.from_pretrained)
     stage = ReadingStage(build_text_encoder(len(tokenizer)), tokenizer)
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_text", say)
     on_main(stage.text.save_pretrained, Path(out_dir) / "text")
-    on_main(save_tensors, Path(out_dir) / "reader.safetensors", {k: v.half() for k, v in stage.head.state_dict().items()})
+    on_main(
+        save_tensors,
+        Path(out_dir) / "reader.safetensors",
+        {k: v.half() for k, v in stage.head.state_dict().items()},
+    )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c022
 def build_unet(cross: int = 160, channels=(80, 112), latent: int = 16):
     "A small `UNet2DConditionModel` on 8 x 8 latents."
     from diffusers import UNet2DConditionModel
+
     n = len(channels)
-    return UNet2DConditionModel(sample_size=8, in_channels=latent, out_channels=latent, block_out_channels=channels, layers_per_block=1,
-                                down_block_types=("CrossAttnDownBlock2D",) * n, up_block_types=("CrossAttnUpBlock2D",) * n,
-                                cross_attention_dim=cross, attention_head_dim=4, norm_num_groups=16)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=latent,
+        out_channels=latent,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * n,
+        up_block_types=("CrossAttnUpBlock2D",) * n,
+        cross_attention_dim=cross,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
 
 
 def build_scheduler():
     "The noise schedule: cosine, velocity prediction, deterministic DDIM sampling."
     from diffusers import DDIMScheduler
-    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=True,
-                         steps_offset=1, timestep_spacing="trailing", rescale_betas_zero_snr=True)
+
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c023
 class DiffusionStage(nn.Module):
@@ -241,66 +370,110 @@ class DiffusionStage(nn.Module):
 
     Each picture is noised `draws` times; a noise level is drawn in proportion to its noise, because only there the words decide.
     Half the captions are blurred: up to the share `blur` of their features is another caption's (conditioning augmentation)."""
+
     frozen = ("vae", "text")
 
-    def __init__(self, vae, text, unet, tokenizer, scheduler, draws: int = 2, blur: float = .5):
+    def __init__(self, vae, text, unet, tokenizer, scheduler, draws: int = 2, blur: float = 0.5):
         super().__init__()
         self.vae, self.text, self.unet = frozen(vae), frozen(text), unet
         self.tokenizer, self.scheduler, self.draws, self.blur = tokenizer, scheduler, draws, blur
         from diffusers.models.attention_processor import AttnProcessor
-        if not torch.cuda.is_available(): unet.set_attn_processor(AttnProcessor())       # faster than sdpa on a CPU
+
+        if not torch.cuda.is_available():
+            unet.set_attn_processor(AttnProcessor())  # faster than sdpa on a CPU
 
     def forward(self, batch):
         device = self.unet.device
         with torch.no_grad():
-            x = self.vae.encode(batch["pixels"].to(device).float() / 127.5 - 1).latent_dist.mean.float() * self.vae.config.scaling_factor
-        texts = [t if torch.rand(()) > .1 else "" for t in batch["text"]]
-        ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
-                             return_tensors="pt").input_ids.to(device)
-        with torch.no_grad(): words = self.text(ids).last_hidden_state.repeat_interleave(self.draws, 0)
+            x = (
+                self.vae.encode(
+                    batch["pixels"].to(device).float() / 127.5 - 1
+                ).latent_dist.mean.float()
+                * self.vae.config.scaling_factor
+            )
+        texts = [t if torch.rand(()) > 0.1 else "" for t in batch["text"]]
+        ids = self.tokenizer(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids.to(device)
+        with torch.no_grad():
+            words = self.text(ids).last_hidden_state.repeat_interleave(self.draws, 0)
         share = self.blur * (2 * torch.rand(len(words), 1, 1, device=device) - 1).clamp(min=0)
         words = words.lerp(words[torch.randperm(len(words), device=device)], share)
         x = x.repeat_interleave(self.draws, 0)
         noise = torch.randn_like(x)
-        t = torch.randint(0, self.scheduler.config.num_train_timesteps, (2, len(x)), device=device).amax(0)      # density ~ t
-        noised, velocity = self.scheduler.add_noise(x, noise, t), self.scheduler.get_velocity(x, noise, t)
+        t = torch.randint(
+            0, self.scheduler.config.num_train_timesteps, (2, len(x)), device=device
+        ).amax(0)  # density ~ t
+        noised, velocity = (
+            self.scheduler.add_noise(x, noise, t),
+            self.scheduler.get_velocity(x, noise, t),
+        )
         guess = self.unet(noised, t, words).sample.float()
         error = (guess - velocity).pow(2).mean((1, 2, 3))
-        return dict(loss=error.mean(), late=error[t > 700].mean() if (t > 700).any() else error.mean())
+        return dict(
+            loss=error.mean(), late=error[t > 700].mean() if (t > 700).any() else error.mean()
+        )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c024
 def train_diffusion(cfg: TrainConfig, out_dir, say=None):
     "Train the UNet on `out_dir/vae` and `out_dir/text`, and write the pipeline folder `out_dir/sd`."
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTokenizer
+
     torch.manual_seed(cfg.seed)
     out_dir = Path(out_dir)
-    vae, text = AutoencoderKL.from_pretrained(out_dir / "vae"), CLIPTextModel.from_pretrained(out_dir / "text")
-    stage = DiffusionStage(vae, text, build_unet(), CLIPTokenizer.from_pretrained(out_dir / "text"), build_scheduler())
+    vae, text = (
+        AutoencoderKL.from_pretrained(out_dir / "vae"),
+        CLIPTextModel.from_pretrained(out_dir / "text"),
+    )
+    stage = DiffusionStage(
+        vae, text, build_unet(), CLIPTokenizer.from_pretrained(out_dir / "text"), build_scheduler()
+    )
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_diffusion", say)
     on_main(pipeline(stage).to(torch.float16).save_pretrained, out_dir / "sd")
-    on_main(save_tensors, out_dir / "sd" / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
+    on_main(
+        save_tensors,
+        out_dir / "sd" / "reader.safetensors",
+        load_tensors(out_dir / "reader.safetensors"),
+    )
     return stage
 
 
 def pipeline(stage):
     "The parts of `stage` as a `StableDiffusionPipeline`."
     from diffusers import StableDiffusionPipeline
-    return StableDiffusionPipeline(vae=stage.vae, text_encoder=stage.text, tokenizer=stage.tokenizer, unet=stage.unet, scheduler=stage.scheduler,
-                                   safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+    return StableDiffusionPipeline(
+        vae=stage.vae,
+        text_encoder=stage.text,
+        tokenizer=stage.tokenizer,
+        unet=stage.unet,
+        scheduler=stage.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c026
 def opt_texts(scenes, rng: random.Random) -> list[str]:
     "One text a scene: a caption, a request, an edit and its result, or mostly a caption and four questions about it."
+
     def text(scene):
         words, kind = caption(scene, rng), rng.random()
-        if kind < .1: return f"a photo of {words}"
-        if kind < .2: return f"generate an image: {words}"
-        if kind < .3:
+        if kind < 0.1:
+            return f"a photo of {words}"
+        if kind < 0.2:
+            return f"generate an image: {words}"
+        if kind < 0.3:
             instruction, after = edits(scene, rng)
             return f"{words}. {instruction}: {caption(after)}"
         asked = [question(scene, rng.choice(QUESTION_KINDS), rng) for _ in range(4)]
         return " ".join([f"{words}.", *(f"question: {q} answer: {a}" for q, a in asked)])
+
     return [text(s) for s in scenes]
 
 
@@ -308,33 +481,69 @@ def opt_tokenizer(n_words: int = 1400):
     "A byte-level BPE tokenizer like OPT's, `<s> </s> <pad>`, in which the words of the world are single tokens."
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
+
     bpe, rng = ByteLevelBPETokenizer(), random.Random(0)
-    lines = [f" {w} {w}" for w in WORLD_WORDS] * 3 + opt_texts([random_scene(rng) for _ in range(2000)], rng)
-    bpe.train_from_iterator(lines, vocab_size=n_words, min_frequency=2, special_tokens=["<s>", "</s>", "<pad>"], show_progress=False)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    lines = [f" {w} {w}" for w in WORLD_WORDS] * 3 + opt_texts(
+        [random_scene(rng) for _ in range(2000)], rng
+    )
+    bpe.train_from_iterator(
+        lines,
+        vocab_size=n_words,
+        min_frequency=2,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        show_progress=False,
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
 
 
 def build_opt(n_words: int, width: int = 256, layers: int = 4, heads: int = 8, length: int = 192):
     "A small `OPTForCausalLM`."
     from transformers import OPTConfig, OPTForCausalLM
-    return OPTForCausalLM._from_config(OPTConfig(
-        vocab_size=n_words, hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
-        max_position_embeddings=length, dropout=0., attention_dropout=0., init_std=width ** -.5, bos_token_id=0, eos_token_id=1, pad_token_id=2), attn_implementation="eager")
+
+    return OPTForCausalLM._from_config(
+        OPTConfig(
+            vocab_size=n_words,
+            hidden_size=width,
+            word_embed_proj_dim=width,
+            ffn_dim=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=length,
+            dropout=0.0,
+            attention_dropout=0.0,
+            init_std=width**-0.5,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        ),
+        attn_implementation="eager",
+    )
 
 
 class TextStage(nn.Module):
     "Next-token prediction on `opt_texts`."
+
     def __init__(self, opt, tokenizer):
         super().__init__()
         self.opt, self.tokenizer = opt, tokenizer
 
     def forward(self, batch):
-        texts = opt_texts(batch["scene"], random.Random(torch.randint(2 ** 31, ()).item()))
-        out = self.tokenizer([f"<s>{t}</s>" for t in texts], padding=True, return_tensors="pt").to(self.opt.device)
+        texts = opt_texts(batch["scene"], random.Random(torch.randint(2**31, ()).item()))
+        out = self.tokenizer([f"<s>{t}</s>" for t in texts], padding=True, return_tensors="pt").to(
+            self.opt.device
+        )
         labels = out.input_ids.masked_fill(out.attention_mask == 0, -100)
-        logits = self.opt(input_ids=out.input_ids, attention_mask=out.attention_mask).logits[:, :-1].float()
+        logits = (
+            self.opt(input_ids=out.input_ids, attention_mask=out.attention_mask)
+            .logits[:, :-1]
+            .float()
+        )
         loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-        asked = out.input_ids[:, :-2] == self.tokenizer.encode(" answer:")[0]                  # an answer begins two tokens later
+        asked = (
+            out.input_ids[:, :-2] == self.tokenizer.encode(" answer:")[0]
+        )  # an answer begins two tokens later
         right = (logits[:, 1:].argmax(-1) == out.input_ids[:, 2:])[asked]
         return dict(loss=loss, answered=right.float().mean())
 
@@ -343,6 +552,7 @@ def train_opt(cfg: TrainConfig, out_dir, say=None):
     "Train the language model and write it and its tokenizer to `out_dir/opt` in half precision."
     torch.manual_seed(cfg.seed)
     from transformers import PreTrainedTokenizerFast
+
     tokenizer = kept(Path(out_dir) / "opt", opt_tokenizer, PreTrainedTokenizerFast.from_pretrained)
     stage = TextStage(build_opt(len(tokenizer)), tokenizer)
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_opt", say)
@@ -352,6 +562,7 @@ def train_opt(cfg: TrainConfig, out_dir, say=None):
 @dataclass(frozen=True)
 class BackbonesConfig(Config):
     "Which backbones to train and how; `steps` > 0 overrides the steps of every part."
+
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(steps=2, batch_size=4))
     parts: tuple = ("vit", "vae", "decoder", "text", "unet", "opt")
     steps: int = 0
@@ -359,18 +570,34 @@ class BackbonesConfig(Config):
     seed: int = 1
 
 
-TRAINERS = dict(vit=train_vit, vae=train_vae, decoder=train_decoder, text=train_text, unet=train_diffusion, opt=train_opt)
-RECIPES = dict(vit=dict(steps=1250, lr=1.5e-3, warmup=150), vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.),
-               decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.), text=dict(steps=400, lr=1.5e-3),
-               unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=.01), opt=dict(steps=600, lr=1.5e-3))
+TRAINERS = dict(
+    vit=train_vit,
+    vae=train_vae,
+    decoder=train_decoder,
+    text=train_text,
+    unet=train_diffusion,
+    opt=train_opt,
+)
+RECIPES = dict(
+    vit=dict(steps=1250, lr=1.5e-3, warmup=150),
+    vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
+    decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
+    text=dict(steps=400, lr=1.5e-3),
+    unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=0.01),
+    opt=dict(steps=600, lr=1.5e-3),
+)
 
 
 def train(cfg: BackbonesConfig, out_dir, say=None):
     "Train the `cfg.parts` into `out_dir`; a part that is complete is not trained again."
     for part in cfg.parts:
-        if part not in TRAINERS: raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}")
-        recipe = RECIPES[part] | {k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v}
+        if part not in TRAINERS:
+            raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}")
+        recipe = RECIPES[part] | {
+            k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
+        }
         TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), out_dir, say=say)
 
 # %% ../nbs/00c_emoji_backbones.ipynb #c030
-if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(BackbonesConfig, train)
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(BackbonesConfig, train)

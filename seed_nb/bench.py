@@ -5,7 +5,12 @@ __all__ = ['GOALS', 'Said', 'published', 'stage_ii', 'measure_tokenize', 'measur
            'measure_generate', 'measure_decode', 'measure_resume', 'measure_levers', 'channels_last', 'bench', 'table']
 
 # %% ../nbs/09b_bench.ipynb #c003
-import copy, os, subprocess, sys, tempfile, time
+import copy
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -31,14 +36,17 @@ from .watching import operations
 # %% ../nbs/09b_bench.ipynb #c006
 class Said:
     "Says for a cache what stage II would compute from pictures: causal embeddings and the target."
-    def __init__(self, rig, model): self.rig, self.model = rig, model
+
+    def __init__(self, rig, model):
+        self.rig, self.model = rig, model
 
     @torch.no_grad()
     def see(self, pixels):
         pixels = to_pixels(pixels.to(self.rig.device), self.rig.vit_cfg.image_size)
         return dict(embeddings=self.model.qformer.embed(vit_features(self.rig.vit, pixels).float()))
 
-    def hear(self, texts): return dict(words=text_features(self.rig.pipe, texts).float())
+    def hear(self, texts):
+        return dict(words=text_features(self.rig.pipe, texts).float())
 
 
 def published(rig, cache="") -> StageIIConfig:
@@ -56,7 +64,11 @@ def stage_ii(rig, model, cache="") -> TokenizerStage:
 def measure_tokenize(rig, cfg, folder) -> dict:
     "Pictures a second by batch, eager and compiled, with a loader and the loader alone."
     tok, side = rig.tokenizer, rig.vit_cfg.image_size
-    batches = [b for b in cfg.batches if rig.size != "paper" or torch.device(rig.device).type == "cuda" or b < 8]
+    batches = [
+        b
+        for b in cfg.batches
+        if rig.size != "paper" or torch.device(rig.device).type == "cuda" or b < 8
+    ]
     pixels, compiled = rig.scenes(max(batches))["pixels"].to(rig.device), copy.copy(tok)
     jobs = {f"batch {b}": partial(tok.encode, pixels[:b], b) for b in batches}
     seconds = in_turn(jobs, cfg.rounds, rig.device)
@@ -64,51 +76,102 @@ def measure_tokenize(rig, cfg, folder) -> dict:
     best = max(batches, key=lambda b: rates[f"tokenize, batch {b}"])
     write_shards(folder, held_out("val")[:200], 200, "jpg", side * 8 // 7 if side > 64 else 64)
     source = ShardSource(folder, best, size=side, workers=os.cpu_count() or 1)
-    jobs = dict(tokenize=partial(tok.encode, pixels[:best], best), loader=lambda: next(source),
-                both=lambda: tok.encode(next(source)["pixels"].to(rig.device), best))
+    jobs = dict(
+        tokenize=partial(tok.encode, pixels[:best], best),
+        loader=lambda: next(source),
+        both=lambda: tok.encode(next(source)["pixels"].to(rig.device), best),
+    )
     if cfg.compile:
-        fast = torch.compile(lambda x: tok.model.vq.nearest(tok.model.down(tok.model.qformer.embed(vit_features(tok.vit, x)))))
+        fast = torch.compile(
+            lambda x: tok.model.vq.nearest(
+                tok.model.down(tok.model.qformer.embed(vit_features(tok.vit, x)))
+            )
+        )
         x = to_pixels(pixels[:best], side).to(rig.device)
         jobs["compiled"] = torch.no_grad()(lambda: fast(x))
     seconds = in_turn(jobs, cfg.rounds, rig.device)
-    rates |= {f"tokenize, best batch {best}": best / median(seconds["tokenize"]), "loader alone": best / median(seconds["loader"]),
-              "tokenize, loader included": best / median(seconds["both"])}
-    out = dict(rates=rates, ratios=dict(loader_over_tokenize=ratio(seconds["tokenize"], seconds["loader"])),
-               flops={f"tokenize, best batch {best}": operations(jobs["tokenize"]) / best})
+    rates |= {
+        f"tokenize, best batch {best}": best / median(seconds["tokenize"]),
+        "loader alone": best / median(seconds["loader"]),
+        "tokenize, loader included": best / median(seconds["both"]),
+    }
+    out = dict(
+        rates=rates,
+        ratios=dict(loader_over_tokenize=ratio(seconds["tokenize"], seconds["loader"])),
+        flops={f"tokenize, best batch {best}": operations(jobs["tokenize"]) / best},
+    )
     if cfg.compile:
         rates["tokenize, compiled"] = best / median(seconds["compiled"])
-        out["levers"] = {"torch.compile of the tokenizer": ratio(seconds["tokenize"], seconds["compiled"])}
+        out["levers"] = {
+            "torch.compile of the tokenizer": ratio(seconds["tokenize"], seconds["compiled"])
+        }
     return out
 
 # %% ../nbs/09b_bench.ipynb #c011
 def measure_stage_i(rig, cfg, folder) -> dict:
     "Pairs a second of stage I, from pictures and from ViT features."
     stage = ContrastiveStage(rig.vit, CausalQFormer(rig.cfg.qformer), bert_tokenizer())
-    batch, tokens = rig.scenes(cfg.batch), [torch.randint(5, 600, (cfg.batch, 32), device=rig.device), torch.ones(cfg.batch, 32, dtype=torch.long, device=rig.device)]
-    features = vit_features(rig.vit, to_pixels(batch["pixels"], rig.vit_cfg.image_size).to(rig.device)).float()
+    batch, tokens = (
+        rig.scenes(cfg.batch),
+        [
+            torch.randint(5, 600, (cfg.batch, 32), device=rig.device),
+            torch.ones(cfg.batch, 32, dtype=torch.long, device=rig.device),
+        ],
+    )
+    features = vit_features(
+        rig.vit, to_pixels(batch["pixels"], rig.vit_cfg.image_size).to(rig.device)
+    ).float()
     plain, match = rig.step(stage, lambda: batch), stage.match
     forward, stage_cached = stage.forward, lambda b: match(features, *tokens, *tokens)
+
     def cached():
         stage.forward = stage_cached
-        try: plain()
-        finally: stage.forward = forward
+        try:
+            plain()
+        finally:
+            stage.forward = forward
+
     seconds = in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device)
-    return dict(rates={f"stage I, {k}": cfg.batch / median(s) for k, s in seconds.items()},
-                ratios={f"stage_i_cached_over_uncached, {rig.size}": ratio(seconds["plain"], seconds["cached"])},
-                flops={"stage I, plain": operations(plain) / cfg.batch, "stage I, cached": operations(cached) / cfg.batch})
+    return dict(
+        rates={f"stage I, {k}": cfg.batch / median(s) for k, s in seconds.items()},
+        ratios={
+            f"stage_i_cached_over_uncached, {rig.size}": ratio(seconds["plain"], seconds["cached"])
+        },
+        flops={
+            "stage I, plain": operations(plain) / cfg.batch,
+            "stage I, cached": operations(cached) / cfg.batch,
+        },
+    )
 
 
 def measure_stage_ii(rig, cfg, folder) -> dict:
     "Pairs a second of stage II with the published recipe, from pictures and from a cache that is read from disk."
     model, b = rig.model(), cfg.batch
-    write_cache(SceneParts(2 * b, 2 * b), Said(rig, model), folder, dict(kind="embeddings", data="scenes"), batch_size=b, say=lambda line: None)
+    write_cache(
+        SceneParts(2 * b, 2 * b),
+        Said(rig, model),
+        folder,
+        dict(kind="embeddings", data="scenes"),
+        batch_size=b,
+        say=lambda line: None,
+    )
     pictures, source = cycle([rig.scenes(b)]), CachedSource(folder, b)
     plain = rig.step(stage_ii(rig, model), lambda: next(pictures))
     cached = rig.step(stage_ii(rig, copy.deepcopy(model), folder), lambda: next(source))
-    seconds, flops = in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device), {k: operations(f) / b for k, f in dict(plain=plain, cached=cached).items()}
-    gain = "cached_over_uncached" if rig.size in ("proportions", "paper") else f"cached_over_uncached, {rig.size}"
-    return dict(rates={f"stage II, {k}, {rig.size}": b / median(s) for k, s in seconds.items()}, ratios={gain: ratio(seconds["plain"], seconds["cached"])},
-                flops={f"stage II, {k}, {rig.size}": n for k, n in flops.items()})
+    seconds, flops = (
+        in_turn(dict(plain=plain, cached=cached), cfg.rounds, rig.device),
+        {k: operations(f) / b for k, f in dict(plain=plain, cached=cached).items()},
+    )
+    gain = (
+        "cached_over_uncached"
+        if rig.size in ("proportions", "paper")
+        else f"cached_over_uncached, {rig.size}"
+    )
+    return dict(
+        rates={f"stage II, {k}, {rig.size}": b / median(s) for k, s in seconds.items()},
+        ratios={gain: ratio(seconds["plain"], seconds["cached"])},
+        flops={f"stage II, {k}, {rig.size}": n for k, n in flops.items()},
+    )
 
 # %% ../nbs/09b_bench.ipynb #c012
 def measure_llm(rig, cfg, folder) -> dict:
@@ -122,27 +185,47 @@ def measure_llm(rig, cfg, folder) -> dict:
     batches = dict(packed=pack(rows, pad, room), padded=collate(each, pad, 200))
     batches = {k: {n: t.to(rig.device) for n, t in b.items()} for k, b in batches.items()}
     stage = SimpleNamespace(batch=None)
+
     class Loss(torch.nn.Module):
-        def __init__(self): super().__init__(); self.lm = lm
-        def forward(self, batch): return dict(loss=self.lm(**batch).mean())
+        def __init__(self):
+            super().__init__()
+            self.lm = lm
+
+        def forward(self, batch):
+            return dict(loss=self.lm(**batch).mean())
+
     step = rig.step(Loss(), lambda: stage.batch)
+
     def on(name):
         stage.batch = batches[name]
         step()
+
     jobs = {k: partial(on, k) for k in batches}
-    seconds, tokens = in_turn(jobs, cfg.rounds, rig.device), sum(len(p) + len(t) for p, t, _ in each)
-    return dict(rates={f"LLM, {k}, lessons": len(each) / median(s) for k, s in seconds.items()} |
-                {f"LLM, {k}, tokens": tokens / median(s) for k, s in seconds.items()} | {"LLM, packed rows filled": used(batches["packed"])},
-                ratios=dict(packed_over_padded=ratio(seconds["padded"], seconds["packed"])),
-                flops={"LLM, packed, tokens": operations(jobs["packed"]) / tokens})
+    seconds, tokens = (
+        in_turn(jobs, cfg.rounds, rig.device),
+        sum(len(p) + len(t) for p, t, _ in each),
+    )
+    return dict(
+        rates={f"LLM, {k}, lessons": len(each) / median(s) for k, s in seconds.items()}
+        | {f"LLM, {k}, tokens": tokens / median(s) for k, s in seconds.items()}
+        | {"LLM, packed rows filled": used(batches["packed"])},
+        ratios=dict(packed_over_padded=ratio(seconds["padded"], seconds["packed"])),
+        flops={"LLM, packed, tokens": operations(jobs["packed"]) / tokens},
+    )
 
 
 def measure_generate(rig, cfg, folder) -> dict:
     "Pictures a second, as 32 codes each, that the language model writes, one at a time and 64."
     lm, prompt, sizes = rig.lm.eval(), caption(held_out("val")[0]), (1, 64)
-    seconds = in_turn({n: partial(lm.draw_codes, [prompt] * n) for n in sizes}, max(2, cfg.rounds // 2), rig.device)
-    return dict(rates={f"generate 32 codes, batch {n}": n / median(s) for n, s in seconds.items()},
-                ratios=dict(batched_generation_over_single=64 * ratio(seconds[1], seconds[64])))
+    seconds = in_turn(
+        {n: partial(lm.draw_codes, [prompt] * n) for n in sizes},
+        max(2, cfg.rounds // 2),
+        rig.device,
+    )
+    return dict(
+        rates={f"generate 32 codes, batch {n}": n / median(s) for n, s in seconds.items()},
+        ratios=dict(batched_generation_over_single=64 * ratio(seconds[1], seconds[64])),
+    )
 
 
 def measure_decode(rig, cfg, folder) -> dict:
@@ -150,11 +233,15 @@ def measure_decode(rig, cfg, folder) -> dict:
     tok, n = rig.tokenizer, 16
     codes = torch.randint(tok.n_codes, (n, 32), device=rig.device)
     batched = lambda: tok.decode_tensor(codes, steps=cfg.steps, batch_size=n)
-    jobs = dict(single=lambda: tok.decode_tensor(codes, steps=cfg.steps, batch_size=1), batched=batched)
+    jobs = dict(
+        single=lambda: tok.decode_tensor(codes, steps=cfg.steps, batch_size=1), batched=batched
+    )
     seconds = in_turn(jobs, max(2, cfg.rounds // 2), rig.device)
-    return dict(rates={f"decode 16, {k}, {cfg.steps} steps": n / median(s) for k, s in seconds.items()},
-                ratios=dict(batched_decode_over_single=ratio(seconds["single"], seconds["batched"])),
-                flops={f"decode 16, batched, {cfg.steps} steps": operations(batched) / n})
+    return dict(
+        rates={f"decode 16, {k}, {cfg.steps} steps": n / median(s) for k, s in seconds.items()},
+        ratios=dict(batched_decode_over_single=ratio(seconds["single"], seconds["batched"])),
+        flops={f"decode 16, batched, {cfg.steps} steps": operations(batched) / n},
+    )
 
 # %% ../nbs/09b_bench.ipynb #c014
 def measure_resume(rig, cfg, folder) -> dict:
@@ -166,31 +253,61 @@ def measure_resume(rig, cfg, folder) -> dict:
     stage(rig.scenes(4))["loss"].backward()
     optimizer.step()
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    jobs = dict(save=lambda: save_checkpoint(Path(folder) / "save", 1, stage, optimizer, {}),
-                start=lambda: subprocess.run([sys.executable, "-c", "import seed_nb.train_tokenizer"], env=env, check=True, capture_output=True),
-                build=lambda: (build_vit(rig.vit_cfg, rig.device), rig.model()), load=lambda: fit(stage, source, told, folder, lambda line: None))
+    jobs = dict(
+        save=lambda: save_checkpoint(Path(folder) / "save", 1, stage, optimizer, {}),
+        start=lambda: subprocess.run(
+            [sys.executable, "-c", "import seed_nb.train_tokenizer"],
+            env=env,
+            check=True,
+            capture_output=True,
+        ),
+        build=lambda: (build_vit(rig.vit_cfg, rig.device), rig.model()),
+        load=lambda: fit(stage, source, told, folder, lambda line: None),
+    )
     seconds = {k: median(s) for k, s in in_turn(jobs, 1, rig.device).items()}
-    return dict(rates={f"resume, {k}, seconds": s for k, s in seconds.items()}, ratios=dict(resume_overhead=sum(seconds.values()) / 600))
+    return dict(
+        rates={f"resume, {k}, seconds": s for k, s in seconds.items()},
+        ratios=dict(resume_overhead=sum(seconds.values()) / 600),
+    )
 
 # %% ../nbs/09b_bench.ipynb #c016
 def measure_levers(rig, cfg, folder) -> dict:
     "How many times as fast it is with each lever."
     device, kind, found = rig.device, torch.device(rig.device).type, {}
     x = torch.randn(cfg.batch, 3, rig.vit_cfg.image_size, rig.vit_cfg.image_size, device=device)
-    vits = {a: frozen(build_vit(rig.vit_cfg.replace(attention=a), device)) for a in ("eager", "sdpa")}
+    vits = {
+        a: frozen(build_vit(rig.vit_cfg.replace(attention=a), device)) for a in ("eager", "sdpa")
+    }
     for dtype in (torch.float32, torch.bfloat16):
+
         def see(attention):
-            with torch.autocast(kind, dtype, enabled=dtype != torch.float32): return vit_features(vits[attention], x)
+            with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
+                return vit_features(vits[attention], x)
+
         s = in_turn({a: partial(see, a) for a in vits}, cfg.rounds, device)
         found[f"sdpa attention of the ViT, {str(dtype)[6:]}"] = ratio(s["eager"], s["sdpa"])
-        if dtype == torch.float32: slow = s["eager"]
-        else: found["bfloat16 of the ViT, eager"] = median(slow) / median(s["eager"])
+        if dtype == torch.float32:
+            slow = s["eager"]
+        else:
+            found["bfloat16 of the ViT, eager"] = median(slow) / median(s["eager"])
     params = [p for p in rig.model().parameters() if p.requires_grad]
-    for p in params: p.grad = torch.randn_like(p)
-    s = in_turn({how: torch.optim.AdamW(params, **{how: True} if how != "plain" else dict(foreach=False)).step for how in ("plain", "foreach", "fused")}, cfg.rounds, device)
+    for p in params:
+        p.grad = torch.randn_like(p)
+    s = in_turn(
+        {
+            how: torch.optim.AdamW(
+                params, **{how: True} if how != "plain" else dict(foreach=False)
+            ).step
+            for how in ("plain", "foreach", "fused")
+        },
+        cfg.rounds,
+        device,
+    )
     found |= {f"{how} AdamW": ratio(s["plain"], s[how]) for how in ("foreach", "fused")}
-    if rig.size == "paper" and kind != "cuda": return dict(levers=found)
-    for name in ("vae", "unet"): found[f"channels-last of the {name}"] = channels_last(rig, cfg, name)
+    if rig.size == "paper" and kind != "cuda":
+        return dict(levers=found)
+    for name in ("vae", "unet"):
+        found[f"channels-last of the {name}"] = channels_last(rig, cfg, name)
     return dict(levers=found)
 
 
@@ -198,8 +315,17 @@ def measure_levers(rig, cfg, folder) -> dict:
 def channels_last(rig, cfg, name: str) -> float:
     "How many times as fast the `vae` decodes, or the `unet` takes a step, with the channels last in memory."
     plain, pipe = getattr(rig.pipe, name), rig.pipe
-    last, side, like = copy.deepcopy(plain).to(memory_format=torch.channels_last), pipe.unet.config.sample_size, dict(device=rig.device, dtype=rig.dtype)
-    z, words = torch.randn(8, pipe.unet.config.in_channels, side, side, **like), torch.randn(8, 77 if rig.size == "paper" else 32, pipe.unet.config.cross_attention_dim, **like)
+    last, side, like = (
+        copy.deepcopy(plain).to(memory_format=torch.channels_last),
+        pipe.unet.config.sample_size,
+        dict(device=rig.device, dtype=rig.dtype),
+    )
+    z, words = (
+        torch.randn(8, pipe.unet.config.in_channels, side, side, **like),
+        torch.randn(
+            8, 77 if rig.size == "paper" else 32, pipe.unet.config.cross_attention_dim, **like
+        ),
+    )
     job = (lambda m: m.decode(z)) if name == "vae" else (lambda m: m(z, 10, words))
     s = in_turn(dict(plain=lambda: job(plain), last=lambda: job(last)), cfg.rounds, rig.device)
     return ratio(s["plain"], s["last"])
@@ -209,33 +335,75 @@ def bench(cfg: BenchConfig, say=lambda line: None) -> dict:
     "Measure; returns `dict(machine, size, ratios, rates, levers, shares, left_out)`."
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
     gpu = torch.device(device).type == "cuda"
-    if not gpu: calm_malloc()
+    if not gpu:
+        calm_malloc()
     dtype = torch.bfloat16 if gpu or cfg.size == "paper" else torch.float32
     rig, cfg = Rig(cfg.size, device, dtype), cfg.replace(compile=cfg.compile or gpu)
-    out = dict(machine=machine(device), size=cfg.size, rounds=cfg.rounds, ratios={}, rates={}, levers={}, flops={}, left_out=[])
-    small, before = cfg.size == "paper" and not gpu, {d: ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
+    out = dict(
+        machine=machine(device),
+        size=cfg.size,
+        rounds=cfg.rounds,
+        ratios={},
+        rates={},
+        levers={},
+        flops={},
+        left_out=[],
+    )
+    small, before = (
+        cfg.size == "paper" and not gpu,
+        {d: ceiling(device, d) for d in (torch.float32, torch.bfloat16)},
+    )
     for group in cfg.groups:
-        if small and group not in ("tokenize", "stage_ii"): out["left_out"].append(f"{group}: the paper's models on a CPU"); continue
-        rigs = [Rig("proportions", device)] if group == "stage_ii" and small else [rig] + [Rig("proportions", device)] * (group == "stage_ii" and cfg.size != "paper")
+        if small and group not in ("tokenize", "stage_ii"):
+            out["left_out"].append(f"{group}: the paper's models on a CPU")
+            continue
+        rigs = (
+            [Rig("proportions", device)]
+            if group == "stage_ii" and small
+            else [rig]
+            + [Rig("proportions", device)] * (group == "stage_ii" and cfg.size != "paper")
+        )
         for r in rigs:
             with tempfile.TemporaryDirectory() as folder:
-                start, found = time.time(), globals()[f"measure_{group}"](r, cfg, Path(folder) / group)
-            for key, values in found.items(): out[key] |= values
-            say(f"{group}, {r.size}: {time.time() - start:.0f} s  " + "  ".join(f"{k} {v:.2f}" for k, v in found.get("ratios", {}).items()))
+                start, found = (
+                    time.time(),
+                    globals()[f"measure_{group}"](r, cfg, Path(folder) / group),
+                )
+            for key, values in found.items():
+                out[key] |= values
+            say(
+                f"{group}, {r.size}: {time.time() - start:.0f} s  "
+                + "  ".join(f"{k} {v:.2f}" for k, v in found.get("ratios", {}).items())
+            )
     low = precision("auto") == "bf16"
     out["ceiling"] = {str(d)[6:]: max(before[d], ceiling(device, d)) for d in before}
     top = max(out["ceiling"].values()) if low else out["ceiling"]["float32"]
-    out["shares"] = {k: n * out["rates"][k] / top for k, n in out["flops"].items() if k in out["rates"]}
+    out["shares"] = {
+        k: n * out["rates"][k] / top for k, n in out["flops"].items() if k in out["rates"]
+    }
     return out
 
 
 def table(found: dict) -> list[str]:
     "The lines of a report: ratios first."
-    lines = [f"{found['machine']['device']}, {found['machine']['threads']} threads, torch {found['machine']['torch']}, size {found['size']}"]
-    for title, key, form in (("ratios", "ratios", "{:9.3f}"), ("rates, a second", "rates", "{:9.2f}"), ("levers, times as fast", "levers", "{:9.2f}"),
-                             ("share of the measured ceiling", "shares", "{:9.1%}")):
-        if found[key]: lines += ["", title] + [f"  {k:42}" + form.format(v) for k, v in found[key].items()]
+    lines = [
+        f"{found['machine']['device']}, {found['machine']['threads']} threads, torch {found['machine']['torch']}, size {found['size']}"
+    ]
+    for title, key, form in (
+        ("ratios", "ratios", "{:9.3f}"),
+        ("rates, a second", "rates", "{:9.2f}"),
+        ("levers, times as fast", "levers", "{:9.2f}"),
+        ("share of the measured ceiling", "shares", "{:9.1%}"),
+    ):
+        if found[key]:
+            lines += ["", title] + [f"  {k:42}" + form.format(v) for k, v in found[key].items()]
     return lines + [f"left out: {x}" for x in found["left_out"]]
 
 # %% ../nbs/09b_bench.ipynb #c019
-GOALS = dict(packed_over_padded=2.7, cached_over_uncached=8., batched_decode_over_single=1.5, loader_over_tokenize=5., resume_overhead=.02)
+GOALS = dict(
+    packed_over_padded=2.7,
+    cached_over_uncached=8.0,
+    batched_decode_over_single=1.5,
+    loader_over_tokenize=5.0,
+    resume_overhead=0.02,
+)

@@ -26,22 +26,34 @@ from .vit_features import Config, SeedError, frozen, quiet, to_pixels, vit_featu
 @dataclass(frozen=True)
 class QFormerConfig(Config):
     "The sizes of a Causal Q-Former; `paper` is BERT-base on the 1408-wide features of ViT-g."
+
     presets: ClassVar[dict] = dict(
         emoji={},
-        toy=dict(width=32, layers=2, heads=2, mlp=64, vit_width=32, project=16, init_std=.18),
-        paper=dict(width=768, layers=12, heads=12, mlp=3072, vit_width=1408, project=256, n_words=30523,
-                   max_words=512, dropout=.1, init_std=.02))
+        toy=dict(width=32, layers=2, heads=2, mlp=64, vit_width=32, project=16, init_std=0.18),
+        paper=dict(
+            width=768,
+            layers=12,
+            heads=12,
+            mlp=3072,
+            vit_width=1408,
+            project=256,
+            n_words=30523,
+            max_words=512,
+            dropout=0.1,
+            init_std=0.02,
+        ),
+    )
     width: int = 192
     layers: int = 4
     heads: int = 6
     mlp: int = 768
     vit_width: int = 192
-    project: int = 128          # width of the space in which pictures and sentences are compared
-    n_words: int = 640         # rows of the word embedding
-    max_words: int = 64         # positions for text
+    project: int = 128  # width of the space in which pictures and sentences are compared
+    n_words: int = 640  # rows of the word embedding
+    max_words: int = 64  # positions for text
     n_queries: int = 32
-    dropout: float = 0.
-    init_std: float = .07       # of the weights at the start, about width ** -.5
+    dropout: float = 0.0
+    init_std: float = 0.07  # of the weights at the start, about width ** -.5
     attention: str = "eager"
 
 # %% ../nbs/01_causal_qformer.ipynb #c009
@@ -54,21 +66,30 @@ class CausalQFormer(nn.Module):
     """Causal embeddings of a picture, and the text encoder with which they are aligned (SEED section 3.1).
 
     Sub-modules are called as in `Blip2ForImageTextRetrieval`, from whose public weights the paper starts."""
+
     def __init__(self, cfg: QFormerConfig):
         super().__init__()
         self.cfg = cfg
         config = Blip2QFormerConfig(
-            vocab_size=cfg.n_words, max_position_embeddings=cfg.max_words, use_qformer_text_input=True,
-            hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads,
-            intermediate_size=cfg.mlp, encoder_hidden_size=cfg.vit_width, cross_attention_frequency=2,
-            hidden_dropout_prob=cfg.dropout, attention_probs_dropout_prob=cfg.dropout,
-            initializer_range=cfg.init_std)
-        self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_queries, cfg.width).normal_(std=.02))
+            vocab_size=cfg.n_words,
+            max_position_embeddings=cfg.max_words,
+            use_qformer_text_input=True,
+            hidden_size=cfg.width,
+            num_hidden_layers=cfg.layers,
+            num_attention_heads=cfg.heads,
+            intermediate_size=cfg.mlp,
+            encoder_hidden_size=cfg.vit_width,
+            cross_attention_frequency=2,
+            hidden_dropout_prob=cfg.dropout,
+            attention_probs_dropout_prob=cfg.dropout,
+            initializer_range=cfg.init_std,
+        )
+        self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_queries, cfg.width).normal_(std=0.02))
         self.embeddings = Blip2TextEmbeddings(config)
         self.qformer = Blip2QFormerModel._from_config(config, attn_implementation=cfg.attention)
         self.vision_projection = nn.Linear(cfg.width, cfg.project)
         self.text_projection = nn.Linear(cfg.width, cfg.project)
-        self.temperature = nn.Parameter(torch.tensor(.07))
+        self.temperature = nn.Parameter(torch.tensor(0.07))
         for table in (self.embeddings.word_embeddings, self.embeddings.position_embeddings):
             nn.init.normal_(table.weight, std=cfg.init_std)
 
@@ -76,7 +97,9 @@ class CausalQFormer(nn.Module):
         "ViT `features` `(b, 1 + patches, vit_width)` -> embeddings `(b, n, width)`, the `n` first or all."
         queries = self.query_tokens[:, :n].expand(len(features), -1, -1)
         mask = causal_mask(queries.shape[1], features.device).expand(len(features), -1, -1, -1)
-        out = self.qformer(query_embeds=queries, attention_mask=mask, encoder_hidden_states=features)
+        out = self.qformer(
+            query_embeds=queries, attention_mask=mask, encoder_hidden_states=features
+        )
         return out.last_hidden_state
 
     def image_vector(self, embeddings: torch.Tensor, at: int = -1) -> torch.Tensor:
@@ -95,16 +118,20 @@ class CausalQFormer(nn.Module):
 
         A word sees all queries and the words before it; no query sees a word (BLIP-2, grounded text)."""
         n, t = self.cfg.n_queries, input_ids.shape[1]
-        mask = causal_mask(n + t, features.device)         # its lower left lets words see all queries
-        x = torch.cat([self.query_tokens.expand(len(features), -1, -1), self.embeddings(input_ids)], 1)
+        mask = causal_mask(n + t, features.device)  # its lower left lets words see all queries
+        x = torch.cat(
+            [self.query_tokens.expand(len(features), -1, -1), self.embeddings(input_ids)], 1
+        )
         mask = mask.expand(len(features), -1, -1, -1)
-        x = self.qformer(query_embeds=x, query_length=n, attention_mask=mask,
-                         encoder_hidden_states=features).last_hidden_state
+        x = self.qformer(
+            query_embeds=x, query_length=n, attention_mask=mask, encoder_hidden_states=features
+        ).last_hidden_state
         return x[:, :n], F.linear(x[:, n:], self.embeddings.word_embeddings.weight)
 
 # %% ../nbs/01_causal_qformer.ipynb #c020
 class _Gather(torch.autograd.Function):
     "All processes' rows; backward, the sum of what all processes want of the local ones."
+
     @staticmethod
     def forward(ctx, x):
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
@@ -119,43 +146,67 @@ class _Gather(torch.autograd.Function):
 
 def gather(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     "All processes' `x` `(world * b, ...)`, with gradient, and the index of the first local row."
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1: return x, 0
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x, 0
     return _Gather.apply(x), dist.get_rank() * len(x)
 
 # %% ../nbs/01_causal_qformer.ipynb #c022
 def in_chunks(f, size: int, *tensors) -> tuple:
     "The tensors `f(*tensors)`, `size` rows at a time (0: all), and again, chunk by chunk, for the gradient."
-    if not size: return f(*tensors)
+    if not size:
+        return f(*tensors)
     chunks = zip(*(t.split(size) for t in tensors))
     parts = [checkpoint(f, *rows, use_reentrant=False) for rows in chunks]
     return tuple(torch.cat(rows) for rows in zip(*parts))
 
 
-def contrastive_loss(image, text, temperature, smoothing: float = .1, chunk: int = 0) -> tuple:
+def contrastive_loss(image, text, temperature, smoothing: float = 0.1, chunk: int = 0) -> tuple:
     "Loss and accuracy of unit vectors `image`, `text` `(b, d)`: each finds the other among all (SEED eq. 1)."
     (images, start), (texts, _) = gather(image), gather(text)
+
     def find(image, text, target):
-        to_text, to_image = image @ texts.T / temperature, text @ images.T / temperature      # (b, world * b)
+        to_text, to_image = (
+            image @ texts.T / temperature,
+            text @ images.T / temperature,
+        )  # (b, world * b)
         nats = partial(F.cross_entropy, target=target, label_smoothing=smoothing, reduction="none")
         return (nats(to_text) + nats(to_image)) / 2, to_text.argmax(-1) == target
-    nats, right = in_chunks(find, chunk, image, text, torch.arange(len(image), device=image.device) + start)
+
+    nats, right = in_chunks(
+        find, chunk, image, text, torch.arange(len(image), device=image.device) + start
+    )
     return nats.mean(), right.float().mean()
 
 # %% ../nbs/01_causal_qformer.ipynb #c026
 def bert_tokenizer(words=WORLD_WORDS):
     "A `BertTokenizer` over `words`; other words are spelt letter by letter."
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
-    return BertTokenizer(vocab={p: i for i, p in enumerate(dict.fromkeys(pieces))}, do_lower_case=True)
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        *words,
+    ]
+    return BertTokenizer(
+        vocab={p: i for i, p in enumerate(dict.fromkeys(pieces))}, do_lower_case=True
+    )
 
 
 def get_words(name: str):
     "The vocabulary for captions: `emoji`, none for an empty name, else the folder of a `BertTokenizer`."
-    if name in ("", "emoji"): return bert_tokenizer() if name else None
+    if name in ("", "emoji"):
+        return bert_tokenizer() if name else None
     if not any((Path(name) / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
-        raise SeedError(f"{name}: no tokenizer.json or vocab.txt here")    # transformers would make up an empty one
+        raise SeedError(
+            f"{name}: no tokenizer.json or vocab.txt here"
+        )  # transformers would make up an empty one
     try:
-        with quiet(): return BertTokenizer.from_pretrained(name, local_files_only=True)
+        with quiet():
+            return BertTokenizer.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError, TypeError) as e:
         raise SeedError(f"{name}: no BERT vocabulary here ({str(e).splitlines()[0]})") from e
 
@@ -163,7 +214,8 @@ def get_words(name: str):
 def tokenize(tokenizer, texts: list[str], device=None) -> dict:
     "`input_ids` and `attention_mask` `(b, t)`, padded, cut at 64; an empty text is a `SeedError`."
     for i, t in enumerate(texts):
-        if not str(t).strip(): raise SeedError(f"caption {i} is empty")
+        if not str(t).strip():
+            raise SeedError(f"caption {i} is empty")
     out = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {k: out[k].to(device) for k in ("input_ids", "attention_mask")}
 
@@ -173,7 +225,9 @@ def plain_captions(batch) -> list[str]:
     return [caption(s) for s in batch["scene"]] if "scene" in batch else batch["text"]
 
 
-def caption_nats(logits: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def caption_nats(
+    logits: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
     "What each caption `input_ids` `(b, t)` costs, `(b,)` in nats, given `logits` `(b, t - 1, n_words)`."
     target = input_ids[:, 1:].masked_fill(attention_mask[:, 1:] == 0, -100)
     nats = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none")
@@ -185,29 +239,40 @@ class ContrastiveStage(nn.Module):
 
     `w_caption` weighs the loss of writing the caption from the queries; the paper has 0. `chunk` pictures are
     embedded at a time, 0: all; it bounds the memory and changes nothing else."""
+
     frozen = ("vit",)
 
-    def __init__(self, vit, qformer: CausalQFormer, tokenizer, w_caption: float = 0., chunk: int = 0):
+    def __init__(
+        self, vit, qformer: CausalQFormer, tokenizer, w_caption: float = 0.0, chunk: int = 0
+    ):
         super().__init__()
         self.vit, self.qformer = frozen(vit), qformer
         self.tokenizer, self.w_caption, self.chunk = tokenizer, w_caption, chunk
-        self.about = dict(w_caption=w_caption)            # must be the same when a run is resumed
+        self.about = dict(w_caption=w_caption)  # must be the same when a run is resumed
 
     def forward(self, batch):
         device, chunk = self.qformer.query_tokens.device, self.chunk or len(batch["pixels"])
-        pixels = [to_pixels(p.to(device), self.vit.config.image_size) for p in batch["pixels"].split(chunk)]
+        pixels = [
+            to_pixels(p.to(device), self.vit.config.image_size)
+            for p in batch["pixels"].split(chunk)
+        ]
         features = torch.cat([vit_features(self.vit, p) for p in pixels])
-        text, plain = (tokenize(self.tokenizer, t, device) for t in (batch["text"], plain_captions(batch)))
+        text, plain = (
+            tokenize(self.tokenizer, t, device) for t in (batch["text"], plain_captions(batch))
+        )
         return self.match(features, *text.values(), *plain.values())
 
     def match(self, features, text, text_mask, plain, plain_mask) -> dict:
         "The losses of `features` `(b, n, d)` with captions `text` and `plain` ones to write, `(b, t)` each."
         temperature = self.qformer.temperature
-        images, texts, nats = in_chunks(self.embed, self.chunk, features, text, text_mask, plain, plain_mask)
+        images, texts, nats = in_chunks(
+            self.embed, self.chunk, features, text, text_mask, plain, plain_mask
+        )
         loss, accuracy = contrastive_loss(images, texts, temperature, chunk=self.chunk)
         out = dict(accuracy=accuracy, temperature=temperature.detach())
-        if not self.w_caption: return dict(loss=loss, **out)
-        words, _ = gather(plain_mask[:, 1:].sum()[None])                  # of each process
+        if not self.w_caption:
+            return dict(loss=loss, **out)
+        words, _ = gather(plain_mask[:, 1:].sum()[None])  # of each process
         caption = nats.sum() / words.float().mean()
         return dict(loss=loss + self.w_caption * caption, caption=caption, **out)
 
@@ -217,5 +282,6 @@ class ContrastiveStage(nn.Module):
         if self.w_caption:
             embeddings, logits = q.write(features, plain[:, :-1])
             nats = caption_nats(logits, plain, plain_mask)
-        else: embeddings = q.embed(features)
+        else:
+            embeddings = q.embed(features)
         return q.image_vector(embeddings), q.text_vector(text, text_mask), nats

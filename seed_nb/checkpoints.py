@@ -6,7 +6,11 @@ __all__ = ['atomic', 'save_tensors', 'load_tensors', 'save_json', 'load_json', '
            'checksum', 'read_checkpoint', 'load_checkpoint']
 
 # %% ../nbs/00ac_checkpoints.ipynb #c002
-import contextlib, json, os, shutil, zlib
+import contextlib
+import json
+import os
+import shutil
+import zlib
 from pathlib import Path
 
 import torch
@@ -26,33 +30,47 @@ def atomic(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
-        with open(tmp, "rb") as f: os.fsync(f.fileno())
+        with open(tmp, "rb") as f:
+            os.fsync(f.fileno())
         os.replace(tmp, path)
     except (OSError, SafetensorError) as e:
         raise SeedError(f"could not write {path}: {e}") from e
     finally:
-        with contextlib.suppress(OSError): tmp.unlink()
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+
 
 def save_tensors(path, tensors: dict):
     "Write `tensors` to the safetensors file `path`, atomically."
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    with atomic(path) as tmp: save_file(tensors, tmp)
+    with atomic(path) as tmp:
+        save_file(tensors, tmp)
+
 
 def load_tensors(path) -> dict:
     "Read the safetensors file `path`; `SeedError` naming it when it is missing or damaged."
-    try: return load_file(path)
-    except FileNotFoundError: raise SeedError(f"no such file: {path}") from None
-    except (SafetensorError, OSError, ValueError) as e: raise SeedError(f"damaged file {path}: {e}") from e
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise SeedError(f"no such file: {path}") from None
+    except (SafetensorError, OSError, ValueError) as e:
+        raise SeedError(f"damaged file {path}: {e}") from e
+
 
 def save_json(path, value):
     "Write `value` as JSON to `path`, atomically."
-    with atomic(path) as tmp: tmp.write_text(json.dumps(value, indent=1))
+    with atomic(path) as tmp:
+        tmp.write_text(json.dumps(value, indent=1))
+
 
 def load_json(path):
     "Read JSON from `path`; `SeedError` naming it when it is missing or damaged."
-    try: return json.loads(Path(path).read_text())
-    except FileNotFoundError: raise SeedError(f"no such file: {path}") from None
-    except (OSError, ValueError) as e: raise SeedError(f"damaged file {path}: {e}") from e
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise SeedError(f"no such file: {path}") from None
+    except (OSError, ValueError) as e:
+        raise SeedError(f"damaged file {path}: {e}") from e
 
 # %% ../nbs/00ac_checkpoints.ipynb #c010
 def stage_state(stage) -> dict:
@@ -60,86 +78,132 @@ def stage_state(stage) -> dict:
     frozen = tuple(f"{name}." for name in getattr(stage, "frozen", ()))
     return {k: v for k, v in stage.state_dict().items() if not (frozen and k.startswith(frozen))}
 
+
 def load_state(module, tensors: dict, where, own=None):
     "Copy `tensors` into `module`, or the part `own` of its state dict; `SeedError` for what does not fit."
     own = module.state_dict() if own is None else own
-    for what, names in (("lacks", set(own) - set(tensors)), ("has unknown", set(tensors) - set(own))):
-        if names: raise SeedError(f"{where} {what} {len(names)} tensors: {', '.join(sorted(names)[:3])}")
+    for what, names in (
+        ("lacks", set(own) - set(tensors)),
+        ("has unknown", set(tensors) - set(own)),
+    ):
+        if names:
+            raise SeedError(f"{where} {what} {len(names)} tensors: {', '.join(sorted(names)[:3])}")
     for k, v in tensors.items():
-        if v.shape != own[k].shape: raise SeedError(f"{where}: {k} is {[*v.shape]}, not {[*own[k].shape]}")
+        if v.shape != own[k].shape:
+            raise SeedError(f"{where}: {k} is {[*v.shape]}, not {[*own[k].shape]}")
     with torch.no_grad():
-        for k, v in tensors.items(): own[k].copy_(spread(v, own[k]))
+        for k, v in tensors.items():
+            own[k].copy_(spread(v, own[k]))
+
 
 def whole(tensors: dict) -> dict:
     "`tensors`, with those put together that FSDP2 has spread over processes; then every process must call."
     return {k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in tensors.items()}
 
+
 def spread(value, own):
     "`value` on the device of `own`, and over the same processes as `own`."
     value = value.to(own.device)
-    return distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value
+    return (
+        distribute_tensor(value, own.device_mesh, own.placements)
+        if isinstance(own, DTensor)
+        else value
+    )
 
-def is_spread(module) -> bool: return any(isinstance(p, DTensor) for p in module.parameters())
+
+def is_spread(module) -> bool:
+    return any(isinstance(p, DTensor) for p in module.parameters())
+
 
 def gather_trained(stage):
     "Put the trained parameters, where they are spread, together in every process: `stage` can be saved now, and not be run any more."
     for module in stage.modules():
         for name, p in module.named_parameters(recurse=False):
-            if isinstance(p, DTensor) and p.requires_grad: module._parameters[name] = nn.Parameter(p.full_tensor())
+            if isinstance(p, DTensor) and p.requires_grad:
+                module._parameters[name] = nn.Parameter(p.full_tensor())
 
 # %% ../nbs/00ac_checkpoints.ipynb #c013
 def optimizer_state(stage, optimizer) -> dict:
     "The moments of `optimizer` as tensors `PARAMETER|SLOT`."
-    return {f"{n}|{k}": v for n, p in stage.named_parameters() for k, v in optimizer.state.get(p, {}).items()}
+    return {
+        f"{n}|{k}": v
+        for n, p in stage.named_parameters()
+        for k, v in optimizer.state.get(p, {}).items()
+    }
+
 
 def load_optimizer_state(stage, optimizer, tensors: dict, where):
     "Give `optimizer` the moments in `tensors`."
     params = dict(stage.named_parameters())
     for (name, slot), v in ((k.rsplit("|", 1), v) for k, v in tensors.items()):
-        if name not in params: raise SeedError(f"{where} has unknown {name}")
-        if v.ndim and v.shape != params[name].shape: raise SeedError(f"{where}: {name} is {[*v.shape]}, not {[*params[name].shape]}")
-        optimizer.state[params[name]][slot] = spread(v, params[name]) if v.ndim else v.to(params[name].device)
+        if name not in params:
+            raise SeedError(f"{where} has unknown {name}")
+        if v.ndim and v.shape != params[name].shape:
+            raise SeedError(f"{where}: {name} is {[*v.shape]}, not {[*params[name].shape]}")
+        optimizer.state[params[name]][slot] = (
+            spread(v, params[name]) if v.ndim else v.to(params[name].device)
+        )
 
 # %% ../nbs/00ac_checkpoints.ipynb #c015
-def save_checkpoint(out_dir, step: int, stage, optimizer, state: dict, keep: int = 2, write: bool = True):
+def save_checkpoint(
+    out_dir, step: int, stage, optimizer, state: dict, keep: int = 2, write: bool = True
+):
     """Write `out_dir/checkpoint-STEP` whole or not at all, then drop all but the newest `keep`.
 
     Of several processes all call, because each may hold a part of the tensors, and one is told to `write`."""
     final, tmp = (Path(out_dir) / name for name in (f"checkpoint-{step:07d}", ".tmp-new"))
-    files = {"model.safetensors": whole(stage_state(stage)), "optimizer.safetensors": whole(optimizer_state(stage, optimizer))}
-    if not write: return
+    files = {
+        "model.safetensors": whole(stage_state(stage)),
+        "optimizer.safetensors": whole(optimizer_state(stage, optimizer)),
+    }
+    if not write:
+        return
     _remove(tmp)
     try:
-        for name, tensors in files.items(): save_tensors(tmp / name, tensors)
-        save_json(tmp / "state.json", dict(step=step, **state, crc32={name: checksum(tmp / name) for name in files}))
+        for name, tensors in files.items():
+            save_tensors(tmp / name, tensors)
+        save_json(
+            tmp / "state.json",
+            dict(step=step, **state, crc32={name: checksum(tmp / name) for name in files}),
+        )
         _remove(final)
         os.replace(tmp, final)
         _sync(final.parent)
-    finally: _remove(tmp)
-    for old in checkpoints(out_dir)[:-max(1, keep)]: _remove(old)
+    finally:
+        _remove(tmp)
+    for old in checkpoints(out_dir)[: -max(1, keep)]:
+        _remove(old)
+
 
 def checkpoints(out_dir) -> list[Path]:
     "The complete checkpoints of a run, oldest first."
     return sorted(Path(out_dir).glob("checkpoint-*"))
 
+
 def checksum(file) -> int:
     "The CRC-32 of what is in `file`."
     crc = 0
     with open(file, "rb") as f:
-        while part := f.read(1 << 24): crc = zlib.crc32(part, crc)
+        while part := f.read(1 << 24):
+            crc = zlib.crc32(part, crc)
     return crc
+
 
 def _remove(folder: Path):
     "Delete `folder`, which first loses its name: half a checkpoint must not look like one."
     trash = folder.with_name(".tmp-old")
     shutil.rmtree(trash, ignore_errors=True)
-    if folder.exists(): shutil.rmtree(folder.rename(trash), ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder.rename(trash), ignore_errors=True)
+
 
 def _sync(folder: Path):
-    with contextlib.suppress(OSError):          # a folder cannot be opened on every system
+    with contextlib.suppress(OSError):  # a folder cannot be opened on every system
         handle = os.open(folder, os.O_RDONLY)
-        try: os.fsync(handle)
-        finally: os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 # %% ../nbs/00ac_checkpoints.ipynb #c017
 def read_checkpoint(folder) -> tuple[dict, dict, dict]:
@@ -152,10 +216,15 @@ def read_checkpoint(folder) -> tuple[dict, dict, dict]:
         for name, crc in state.get("crc32", {}).items():
             if (folder / name).is_file() and checksum(folder / name) != crc:
                 raise SeedError(f"damaged file {folder / name}: not the bytes that were saved")
-        return *(load_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer")), state
+        return *(
+            load_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer")
+        ), state
     except SeedError as e:
         older = [p.name for p in checkpoints(folder.parent) if p.name < folder.name]
-        raise SeedError(f"{e}; delete {folder} to go on from {older[-1] if older else 'the beginning'}") from e
+        raise SeedError(
+            f"{e}; delete {folder} to go on from {older[-1] if older else 'the beginning'}"
+        ) from e
+
 
 def load_checkpoint(folder, stage, optimizer) -> dict:
     "Restore `stage` and `optimizer` from `folder`, return its state; `SeedError` names what is damaged."

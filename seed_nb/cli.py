@@ -10,7 +10,14 @@ __all__ = ['SUFFIXES', 'STAGES', 'OUT', 'SEED', 'STEPS', 'SCENES', 'DTYPES', 'TO
            'main']
 
 # %% ../nbs/09_cli.ipynb #c002
-import argparse, contextlib, importlib, json, os, re, sys, warnings
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import re
+import sys
+import warnings
 from pathlib import Path
 
 import seed_nb
@@ -19,6 +26,7 @@ import seed_nb
 def codes_of(row, n: int, n_codes: int, where: str) -> list:
     "The list `row` of `n` codes below `n_codes`, or a `SeedError` that begins with `where`."
     from seed_nb.vit_features import SeedError
+
     if not isinstance(row, list) or len(row) != n or any(type(c) is not int for c in row):
         raise SeedError(f"{where}: expected a list of {n} integers")
     if wrong := [c for c in row if not 0 <= c < n_codes]:
@@ -30,61 +38,89 @@ def read_codes(file: str, n: int, n_codes: int) -> tuple:
     "`(names, rows of n codes)` from a json file, or from standard input if `file` is `-`."
     from seed_nb.training import load_json
     from seed_nb.vit_features import SeedError
+
     data = load_json("/dev/stdin" if file == "-" else file)
-    if isinstance(data, dict): data = data.get("images")
-    if not isinstance(data, list) or not data: raise SeedError(f"{file}: no codes in this file")
-    if not isinstance(data[0], (list, dict)): data = [data]
+    if isinstance(data, dict):
+        data = data.get("images")
+    if not isinstance(data, list) or not data:
+        raise SeedError(f"{file}: no codes in this file")
+    if not isinstance(data[0], (list, dict)):
+        data = [data]
     rows = [row.get("codes") if isinstance(row, dict) else row for row in data]
-    files = [row.get("file", f"{i:03}") if isinstance(row, dict) else f"{i:03}" for i, row in enumerate(data)]
+    files = [
+        row.get("file", f"{i:03}") if isinstance(row, dict) else f"{i:03}"
+        for i, row in enumerate(data)
+    ]
     codes = [codes_of(row, n, n_codes, f"{file}: picture {i}") for i, row in enumerate(rows)]
     return [Path(str(f)).stem for f in files], codes
 
 # %% ../nbs/09_cli.ipynb #c007
-SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"}
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+}
 
 
 def folder(path) -> Path:
     "The folder `path`, made if it is not there; `SeedError` if it cannot be written to."
     from seed_nb.vit_features import SeedError
-    try: Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise SeedError(f"{path}: cannot make this folder ({e.strerror})") from e
-    if not os.access(path, os.W_OK | os.X_OK): raise SeedError(f"{path}: cannot write to this folder")
+
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SeedError(f"{path}: cannot make this folder ({e.strerror})") from e
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SeedError(f"{path}: cannot write to this folder")
     return Path(path)
 
 
 def targets(where: str, names: list, inputs=()) -> list:
     "The files to write: `where` itself, or a png for each of `names` in the folder `where`."
     from seed_nb.vit_features import SeedError
+
     where = Path(where)
     if where.suffix.lower() in SUFFIXES and not where.is_dir():
-        if len(names) > 1: raise SeedError(f"{where} is one file for {len(names)} pictures: name a folder")
+        if len(names) > 1:
+            raise SeedError(f"{where} is one file for {len(names)} pictures: name a folder")
         paths = [folder(where.parent) / where.name]
     else:
-        if len(set(names)) < len(names): names = [f"{i:03}-{name}" for i, name in enumerate(names)]
+        if len(set(names)) < len(names):
+            names = [f"{i:03}-{name}" for i, name in enumerate(names)]
         paths = [folder(where) / f"{name[:100] or 'picture'}.png" for name in names]
     taken = {Path(f).resolve() for f in inputs}
     for p in paths:
-        if p.resolve() in taken: raise SeedError(f"{p} would be overwritten: choose another -o")
+        if p.resolve() in taken:
+            raise SeedError(f"{p} would be overwritten: choose another -o")
     return paths
 
 
 def write(pictures, paths) -> list[str]:
     "Write `pictures` to `paths`, each whole or not at all."
     from seed_nb.training import atomic
+
     for picture, path in zip(pictures, paths):
-        with atomic(path) as tmp: picture.save(tmp, SUFFIXES[path.suffix.lower()])
+        with atomic(path) as tmp:
+            picture.save(tmp, SUFFIXES[path.suffix.lower()])
     return [str(p) for p in paths]
 
 # %% ../nbs/09_cli.ipynb #c009
 def tokenizer(args):
     "The tokenizer that `--model` names, where and how the options say."
     import torch
+
     from seed_nb.tokenizer import SeedTokenizer
     from seed_nb.vit_features import SeedError
+
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     given = dict(sd=args.sd) if args.sd else {}
-    try: torch.empty(0, device=device)
-    except Exception as e: raise SeedError(f"--device {device}: not to be had here") from e
+    try:
+        torch.empty(0, device=device)
+    except Exception as e:
+        raise SeedError(f"--device {device}: not to be had here") from e
     with torch.random.fork_rng():
         torch.manual_seed(0)
         memory = dict(dtype=getattr(torch, args.dtype), offload=args.offload, slices=args.slice)
@@ -94,7 +130,10 @@ def tokenizer(args):
 def encode(coder, files: list, chunk: int = 64):
     "The codes (b, 32) of image `files`, which are opened `chunk` at a time."
     import torch
-    return torch.cat([coder.encode(files[i:i + chunk]).cpu() for i in range(0, len(files), chunk)])
+
+    return torch.cat(
+        [coder.encode(files[i : i + chunk]).cpu() for i in range(0, len(files), chunk)]
+    )
 
 
 def tokenize(args):
@@ -108,13 +147,16 @@ def tokenize(args):
 
 def draw_codes(tok, codes, paths, args):
     "Decode `codes` to `paths`."
-    written = write(tok.decode(codes, seed=args.seed, steps=args.steps, guidance_scale=args.guidance), paths)
+    written = write(
+        tok.decode(codes, seed=args.seed, steps=args.steps, guidance_scale=args.guidance), paths
+    )
     return dict(pictures=written), written
 
 
 def decode(args):
     "Draw pictures from the codes in a json file."
     import torch
+
     tok = tokenizer(args)
     names, codes = read_codes(args.codes, tok.cfg.qformer.n_queries, tok.n_codes)
     return draw_codes(tok, torch.tensor(codes), targets(args.out, names, [args.codes]), args)
@@ -130,6 +172,7 @@ def reconstruct(args):
 def caption_files(args):
     "Say what each picture shows."
     from seed_nb.eval_llm import get_lm
+
     lm = get_lm(args.model)
     pairs = list(zip(args.files, lm.caption(encode(lm, args.files))))
     return [dict(file=f, caption=t) for f, t in pairs], [f"{f}\t{t}" for f, t in pairs]
@@ -139,32 +182,44 @@ def ask(args):
     "Answer each question about each picture."
     from seed_nb.eval_llm import get_lm
     from seed_nb.opt_lora import texts
+
     questions = texts(args.question, "question")
     lm = get_lm(args.model)
     codes = encode(lm, args.files).repeat_interleave(len(questions), 0)
     pairs = [(f, q) for f in args.files for q in questions]
     answers = lm.ask(codes, [q for _, q in pairs])
-    return ([dict(file=f, question=q, answer=a) for (f, q), a in zip(pairs, answers)],
-            ["\t".join([f, q, a] if len(questions) > 1 else [f, a]) for (f, q), a in zip(pairs, answers)])
+    return (
+        [dict(file=f, question=q, answer=a) for (f, q), a in zip(pairs, answers)],
+        [
+            "\t".join([f, q, a] if len(questions) > 1 else [f, a])
+            for (f, q), a in zip(pairs, answers)
+        ],
+    )
 
 
 def draw_prompts(args):
     "Draw pictures of the prompts."
     from seed_nb.eval_llm import get_lm
     from seed_nb.opt_lora import texts
+
     prompts = [p for p in texts(args.prompts, "prompt") for _ in range(args.n)]
     slugs = [re.sub(r"[^a-z0-9]+", "-", p.lower())[:80].strip("-") for p in prompts]
     names = [f"{i:02}-{slug}" for i, slug in enumerate(slugs)]
     paths = targets(args.out, names)
-    written = write(get_lm(args.model).draw(prompts, seed=args.seed, temperature=args.temperature), paths)
+    written = write(
+        get_lm(args.model).draw(prompts, seed=args.seed, temperature=args.temperature), paths
+    )
     return [dict(prompt=p, picture=f) for p, f in zip(prompts, written)], written
 
 # %% ../nbs/09_cli.ipynb #c013
 def eval_tokenizer(args):
     "Measure a tokenizer: retrieval, codebook, reconstruction."
     from seed_nb.eval_tokenizer import evaluate_tokenizer, get_tokenizer, table, test_scenes
-    test_scenes(args.split, args.n)                     # a wrong split is told before anything is loaded
-    result = evaluate_tokenizer(get_tokenizer(args.model), args.split, args.n, args.steps, args.seed)
+
+    test_scenes(args.split, args.n)  # a wrong split is told before anything is loaded
+    result = evaluate_tokenizer(
+        get_tokenizer(args.model), args.split, args.n, args.steps, args.seed
+    )
     return result, table(result)
 
 
@@ -172,42 +227,54 @@ def eval_llm(args):
     "Measure a language model: captions, answers, drawings."
     from seed_nb.eval_llm import evaluate_llm, get_lm
     from seed_nb.eval_tokenizer import table, test_scenes
+
     test_scenes(args.split, args.n)
     result = evaluate_llm(get_lm(args.model, args.published), args.split, args.n, args.seed)
     return result, table(result)
 
 # %% ../nbs/09_cli.ipynb #c015
-STAGES = {"stage-i": ("train_causal_qformer", "StageIConfig"),
-          "stage-ii": ("train_tokenizer", "StageIIConfig"),
-          "llm": ("train_llm", "LLMConfig")}
+STAGES = {
+    "stage-i": ("train_causal_qformer", "StageIConfig"),
+    "stage-ii": ("train_tokenizer", "StageIIConfig"),
+    "llm": ("train_llm", "LLMConfig"),
+}
 
 
 def set_field(config: dict, assignment: str):
     "Apply `some.field=value` to the nested dict `config`; the value is json, or else text."
     from seed_nb.vit_features import SeedError
+
     name, equals, value = assignment.partition("=")
-    with contextlib.suppress(ValueError): value = json.loads(value)
+    with contextlib.suppress(ValueError):
+        value = json.loads(value)
     *above, last = name.split(".")
-    for key in above: config = config.get(key) if isinstance(config, dict) else None
+    for key in above:
+        config = config.get(key) if isinstance(config, dict) else None
     if not equals or not isinstance(config, dict) or last not in config:
-        raise SeedError(f"--set {assignment}: expected field=value; no field {name!r} in the config")
+        raise SeedError(
+            f"--set {assignment}: expected field=value; no field {name!r} in the config"
+        )
     config[last] = value
 
 
 def train(args):
     "Train a stage; a run that is in the folder already goes on."
     from seed_nb.training import launch, read_metrics
+
     name, config_class = STAGES[args.stage]
     module = importlib.import_module(f"seed_nb.{name}")
     kind = getattr(module, config_class)
     wanted = dict(steps=args.steps, batch_size=args.batch_size, seed=args.seed)
     told = kind.preset(args.preset).to_dict()
     told["train"] |= {k: v for k, v in wanted.items() if v is not None}
-    for assignment in args.set: set_field(told, assignment)
+    for assignment in args.set:
+        set_field(told, assignment)
     cfg, out = kind.from_dict(told), folder(args.out_dir or f"runs/{args.stage}")
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        if args.n_proc == 1: module.train(cfg, out)
-        else: launch(module.__name__, args.n_proc, cfg, out)
+        if args.n_proc == 1:
+            module.train(cfg, out)
+        else:
+            launch(module.__name__, args.n_proc, cfg, out)
     last = (read_metrics(out) or [{}])[-1]
     return dict(out_dir=str(out), **last), [str(out)]
 
@@ -217,13 +284,19 @@ def cache(args):
     from seed_nb.extract import CacheConfig, write
     from seed_nb.frozen_cache import check_cache, open_cache
     from seed_nb.training import launch
+
     told = CacheConfig.preset(args.preset).to_dict() | dict(kind=args.kind, model=args.model)
-    told |= {k: v for k in ("sd", "data", "n", "crops", "seed") if (v := getattr(args, k)) is not None}
-    for assignment in args.set: set_field(told, assignment)
+    told |= {
+        k: v for k in ("sd", "data", "n", "crops", "seed") if (v := getattr(args, k)) is not None
+    }
+    for assignment in args.set:
+        set_field(told, assignment)
     cfg, out = CacheConfig.from_dict(told), folder(args.out)
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        if args.n_proc == 1: write(cfg, out)
-        else: launch("seed_nb.extract", args.n_proc, cfg, out)
+        if args.n_proc == 1:
+            write(cfg, out)
+        else:
+            launch("seed_nb.extract", args.n_proc, cfg, out)
     index = (check_cache if args.check else open_cache)(out)
     words = f"{index['rows']:,} pairs, {index['duplicates']:,} duplicates and {index['skipped']:,} unusable ones left out"
     return index | dict(out=str(out)), [f"{out}: {words}"]
@@ -233,8 +306,12 @@ def bench(args):
     "Measure on this machine how fast everything is, and what each idea gains."
     module, config = (importlib.import_module(f"seed_nb.{name}") for name in ("bench", "rig"))
     groups = dict(groups=args.groups.split(",")) if args.groups else {}
-    told = dict(rounds=args.rounds, batch=args.batch, device=args.device, compile=args.compile or None)
-    cfg = config.BenchConfig.preset(args.size, **groups, **{k: v for k, v in told.items() if v is not None})
+    told = dict(
+        rounds=args.rounds, batch=args.batch, device=args.device, compile=args.compile or None
+    )
+    cfg = config.BenchConfig.preset(
+        args.size, **groups, **{k: v for k, v in told.items() if v is not None}
+    )
     found = module.bench(cfg, lambda line: print(line, file=sys.stderr, flush=True))
     return found, module.table(found)
 
@@ -242,34 +319,52 @@ def bench(args):
 def cost(args):
     "GPU-hours of all stages: by arithmetic, and from what `bench --size paper --json` measured."
     from seed_nb.training import load_json
+
     module = importlib.import_module("seed_nb.cost")
     told = module.Plan().to_dict() | ({} if args.pairs is None else dict(pairs=args.pairs))
-    for assignment in args.set: set_field(told, assignment)
-    plan, rates = module.Plan.from_dict(told), module.measured(load_json(args.bench)) if args.bench else None
+    for assignment in args.set:
+        set_field(told, assignment)
+    plan, rates = (
+        module.Plan.from_dict(told),
+        module.measured(load_json(args.bench)) if args.bench else None,
+    )
     columns = dict(ideal={}, planned=dict(efficiency=module.EFFICIENCY))
-    if rates: columns["measured"] = dict(rates=rates, efficiency=module.EFFICIENCY)
-    return {k: module.hours(plan, **how) for k, how in columns.items()} | dict(plan=plan.to_dict()), module.report(plan, rates)
+    if rates:
+        columns["measured"] = dict(rates=rates, efficiency=module.EFFICIENCY)
+    return {k: module.hours(plan, **how) for k, how in columns.items()} | dict(
+        plan=plan.to_dict()
+    ), module.report(plan, rates)
 
 # %% ../nbs/09_cli.ipynb #c019
 def convert_files(args):
     "Turn published weights into a folder for --model, or for stage I; every tensor is accounted for."
     import torch
+
     from seed_nb.convert import convert
+
     dtype = args.dtype and getattr(torch, args.dtype)
     told = convert(args.kind, args.files, args.out, dtype, args.words, args.without, args.sd)
     lines = [f"{told['out']}: {told['tensors']} tensors, {told['parameters']:,} numbers"]
     lines += [f"left out: {name} ({why})" for name, why in sorted(told["left_out"].items())]
-    lines += [f"without the part {p}: it is not in the files" for p in told["lacks"] if p not in args.without]
-    if not told["words"]: lines.append("without a vocabulary: texts cannot be embedded (--words vocab.txt)")
+    lines += [
+        f"without the part {p}: it is not in the files"
+        for p in told["lacks"]
+        if p not in args.without
+    ]
+    if not told["words"]:
+        lines.append("without a vocabulary: texts cannot be embedded (--words vocab.txt)")
     return told, lines
 
 # %% ../nbs/09_cli.ipynb #c021
 def number(kind, low, high):
     "What `argparse` needs to read a `kind` between `low` and `high`."
+
     def read(text):
         value = kind(text)
-        if not low <= value <= high: raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}")
         return value
+
     read.__name__ = kind.__name__
     return read
 
@@ -277,15 +372,19 @@ def number(kind, low, high):
 def add(commands, name: str, run, *words, **options):
     "Add the command `name`: positional `words`, and `options` from their names to what `add_argument` takes."
     p = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-    for word, how in words: p.add_argument(word, **how)
+    for word, how in words:
+        p.add_argument(word, **how)
     for option, how in options.items():
         short = dict(out=["-o"], question=["-q"]).get(option, [])
         p.add_argument(*short, f"--{option.replace('_', '-')}", **how)
-    p.add_argument("--json", action="store_true", help="print json, and nothing else, on standard output")
+    p.add_argument(
+        "--json", action="store_true", help="print json, and nothing else, on standard output"
+    )
     p.set_defaults(run=run)
 
 # %% ../nbs/09_cli.ipynb #c022
-def many(what: str) -> dict: return dict(nargs="+", metavar=what.upper(), help=f"one {what} or more")
+def many(what: str) -> dict:
+    return dict(nargs="+", metavar=what.upper(), help=f"one {what} or more")
 
 
 def maybe(default, help: str, **how) -> dict:
@@ -296,21 +395,32 @@ def maybe(default, help: str, **how) -> dict:
 OUT = dict(out=dict(required=True, help="folder, or for one picture a file"))
 SEED = dict(seed=maybe(0, "picture i has the noise of seed + i", type=number(int, 0, 2**32)))
 STEPS = dict(steps=maybe(20, "of the diffusion", type=number(int, 1, 1000)))
-SCENES = dict(split=maybe("val", "val, hard, unseen_pairs or unseen_emoji"),
-              n=dict(type=number(int, 1, 10**6), help="the first N scenes only"))
+SCENES = dict(
+    split=maybe("val", "val, hard, unseen_pairs or unseen_emoji"),
+    n=dict(type=number(int, 1, 10**6), help="the first N scenes only"),
+)
 DTYPES = dict(choices=["float32", "float16", "bfloat16"])
-TOKENIZER, LM = (dict(model=maybe(m, "a shipped model, a folder, or toy")) for m in ("emoji", "emoji-opt"))
-MEMORY = dict(dtype=maybe("float32", "of ViT and diffusion model", **DTYPES), device=dict(help="cuda, cpu, ..."),
-              offload=dict(action="store_true", help="ViT and diffusion model take turns on the device"),
-              slice=dict(action="store_true", help="turn latents into pictures one by one"),
-              sd=dict(help="folder of the diffusion model, in place of the tokenizer's own"))
-DRAWING = dict(steps=dict(type=number(int, 1, 1000), help="of the diffusion (the model's own)"),
-               guidance=dict(type=number(float, 0, 1000), help="guidance scale (the model's own)"))
+TOKENIZER, LM = (
+    dict(model=maybe(m, "a shipped model, a folder, or toy")) for m in ("emoji", "emoji-opt")
+)
+MEMORY = dict(
+    dtype=maybe("float32", "of ViT and diffusion model", **DTYPES),
+    device=dict(help="cuda, cpu, ..."),
+    offload=dict(action="store_true", help="ViT and diffusion model take turns on the device"),
+    slice=dict(action="store_true", help="turn latents into pictures one by one"),
+    sd=dict(help="folder of the diffusion model, in place of the tokenizer's own"),
+)
+DRAWING = dict(
+    steps=dict(type=number(int, 1, 1000), help="of the diffusion (the model's own)"),
+    guidance=dict(type=number(float, 0, 1000), help="guidance scale (the model's own)"),
+)
 
 # %% ../nbs/09_cli.ipynb #c023
 def parser() -> argparse.ArgumentParser:
     "All commands and their options."
-    top = argparse.ArgumentParser("seed-nb", description="SEED: pictures as words of a language model.")
+    top = argparse.ArgumentParser(
+        "seed-nb", description="SEED: pictures as words of a language model."
+    )
     top.add_argument("--version", action="version", version=seed_nb.__version__)
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     files, prompts = ("files", many("file")), ("prompts", many("prompt"))
@@ -321,9 +431,17 @@ def parser() -> argparse.ArgumentParser:
     add(subs, "caption", caption_files, files, **LM)
     question = dict(required=True, action="append", help="may be given several times")
     add(subs, "ask", ask, files, question=question, **LM)
-    add(subs, "draw", draw_prompts, prompts, **OUT, **SEED, **LM,
+    add(
+        subs,
+        "draw",
+        draw_prompts,
+        prompts,
+        **OUT,
+        **SEED,
+        **LM,
         n=maybe(1, "pictures of each prompt", type=number(int, 1, 1000)),
-        temperature=maybe(0., "0: always the likeliest codes", type=number(float, 0, 100)))
+        temperature=maybe(0.0, "0: always the likeliest codes", type=number(float, 0, 100)),
+    )
     _measuring(subs)
     _training(subs)
     return top
@@ -333,45 +451,104 @@ def _measuring(subs):
     p = subs.add_parser("eval", help="Measure a tokenizer or a language model.")
     what = p.add_subparsers(dest="what", required=True, metavar="WHAT")
     add(what, "tokenizer", eval_tokenizer, **SCENES, **STEPS, **SEED, **TOKENIZER)
-    add(what, "llm", eval_llm, **SCENES, **SEED, **LM,
-        published=dict(action="store_true", help="ask in the words of the paper's evaluation"))
+    add(
+        what,
+        "llm",
+        eval_llm,
+        **SCENES,
+        **SEED,
+        **LM,
+        published=dict(action="store_true", help="ask in the words of the paper's evaluation"),
+    )
     count, field = number(int, 1, 10**9), dict(action="append", default=[], metavar="FIELD=VALUE")
-    add(subs, "bench", bench, size=maybe("emoji", "emoji, toy or paper"), rounds=dict(type=count), batch=dict(type=count, help="of training steps"),
-        groups=dict(help="some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"), device=dict(help="cuda, cpu, ..."),
-        compile=dict(action="store_true", help="torch.compile as well (always on a GPU)"))
-    add(subs, "cost", cost, pairs=dict(type=count, help="in the data set"), bench=dict(help="file that bench --size paper --json printed"),
-        set=dict(**field, help="any field of the plan, such as epochs_ii=100"))
+    add(
+        subs,
+        "bench",
+        bench,
+        size=maybe("emoji", "emoji, toy or paper"),
+        rounds=dict(type=count),
+        batch=dict(type=count, help="of training steps"),
+        groups=dict(help="some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"),
+        device=dict(help="cuda, cpu, ..."),
+        compile=dict(action="store_true", help="torch.compile as well (always on a GPU)"),
+    )
+    add(
+        subs,
+        "cost",
+        cost,
+        pairs=dict(type=count, help="in the data set"),
+        bench=dict(help="file that bench --size paper --json printed"),
+        set=dict(**field, help="any field of the plan, such as epochs_ii=100"),
+    )
 
 
 def _training(subs):
     count = number(int, 1, 10**9)
     kinds = dict(choices=["seed2", "seed1", "blip2", "blip2-itm"], help="one of %(choices)s")
-    add(subs, "convert", convert_files, ("kind", kinds), ("files", many("file")),
+    add(
+        subs,
+        "convert",
+        convert_files,
+        ("kind", kinds),
+        ("files", many("file")),
         out=dict(required=True, help="folder to make"),
-        dtype=dict(help="precision (as in the files)", **DTYPES), sd=dict(help="folder of the diffusion model"),
+        dtype=dict(help="precision (as in the files)", **DTYPES),
+        sd=dict(help="folder of the diffusion model"),
         words=dict(help="BERT's vocab.txt, or the folder of its tokenizer"),
-        without=dict(action="append", default=[], choices=["text", "recon"], help="leave this part out"))
-    add(subs, "train", train, ("stage", dict(choices=STAGES, help="one of %(choices)s")),
+        without=dict(
+            action="append", default=[], choices=["text", "recon"], help="leave this part out"
+        ),
+    )
+    add(
+        subs,
+        "train",
+        train,
+        ("stage", dict(choices=STAGES, help="one of %(choices)s")),
         preset=maybe("emoji", "emoji, toy or paper"),
-        steps=dict(type=count), batch_size=dict(type=count, help="per process"),
-        seed=dict(type=number(int, 0, 2**32)), n_proc=maybe(1, "processes", type=count),
+        steps=dict(type=count),
+        batch_size=dict(type=count, help="per process"),
+        seed=dict(type=number(int, 0, 2**32)),
+        n_proc=maybe(1, "processes", type=count),
         out_dir=dict(help="folder of the run (runs/STAGE)"),
-        set=dict(action="append", default=[], metavar="FIELD=VALUE",
-                 help="any other field, such as stage_i=runs/stage-i"))
-    add(subs, "cache", cache, ("kind", dict(choices=["features", "embeddings", "codes"], help="one of %(choices)s")),
-        ("model", dict(help="a ViT, the folder that stage I left, or a tokenizer")), out=dict(required=True, help="folder of the cache"),
-        preset=maybe("emoji", "emoji, toy or paper"), data=dict(help="scenes, or tar shards"), n=dict(type=count, help="of scenes, how many"),
-        sd=dict(help="whose text encoder is asked about the captions"), crops=dict(type=count, help="views of each picture"),
-        seed=dict(type=number(int, 0, 2**32)), n_proc=maybe(1, "processes", type=count), check=dict(action="store_true", help="read every byte again"),
-        set=dict(action="append", default=[], metavar="FIELD=VALUE", help="any other field, such as dtype=bfloat16"))
+        set=dict(
+            action="append",
+            default=[],
+            metavar="FIELD=VALUE",
+            help="any other field, such as stage_i=runs/stage-i",
+        ),
+    )
+    add(
+        subs,
+        "cache",
+        cache,
+        ("kind", dict(choices=["features", "embeddings", "codes"], help="one of %(choices)s")),
+        ("model", dict(help="a ViT, the folder that stage I left, or a tokenizer")),
+        out=dict(required=True, help="folder of the cache"),
+        preset=maybe("emoji", "emoji, toy or paper"),
+        data=dict(help="scenes, or tar shards"),
+        n=dict(type=count, help="of scenes, how many"),
+        sd=dict(help="whose text encoder is asked about the captions"),
+        crops=dict(type=count, help="views of each picture"),
+        seed=dict(type=number(int, 0, 2**32)),
+        n_proc=maybe(1, "processes", type=count),
+        check=dict(action="store_true", help="read every byte again"),
+        set=dict(
+            action="append",
+            default=[],
+            metavar="FIELD=VALUE",
+            help="any other field, such as dtype=bfloat16",
+        ),
+    )
 
 # %% ../nbs/09_cli.ipynb #c025
 def emit(text: str) -> int:
     "Print `text`; returns the exit code."
-    try: print(text, flush=True)
+    try:
+        print(text, flush=True)
     except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # not twice
-        if isinstance(e, BrokenPipeError): return 141
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # not twice
+        if isinstance(e, BrokenPipeError):
+            return 141
         return complain(f"cannot write the result: {e.strerror}")
     return 0
 
@@ -385,18 +562,24 @@ def complain(error) -> int:
 def main(argv=None) -> int:
     "Run the command in `argv`, by default that of the shell; returns the exit code."
     args = parser().parse_args(argv)
-    with contextlib.suppress(AttributeError, ValueError): sys.stdout.reconfigure(errors="backslashreplace")
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"): os.environ.setdefault(name, "error")
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result, lines = args.run(args)
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        return 130
     except ValueError as e:
         from seed_nb.vit_features import SeedError
-        if not isinstance(e, SeedError): raise
+
+        if not isinstance(e, SeedError):
+            raise
         return complain(e)
     return emit(json.dumps(result, indent=1) if args.json else "\n".join(lines))
 
 # %% ../nbs/09_cli.ipynb #c026
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

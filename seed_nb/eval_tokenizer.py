@@ -26,12 +26,13 @@ from .vq import usage
 @dataclass(frozen=True)
 class TokenizerEval(Config):
     "Which tokenizer is measured, and on what"
+
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=16, steps=2))
-    model: str = "emoji"        # a name or a folder, as `SeedTokenizer.from_pretrained` takes it
+    model: str = "emoji"  # a name or a folder, as `SeedTokenizer.from_pretrained` takes it
     split: str = "val"
-    n: int | None = None        # the first `n` scenes; None: all
-    steps: int = 20             # of the diffusion that draws
-    seed: int = 0               # of its noise
+    n: int | None = None  # the first `n` scenes; None: all
+    steps: int = 20  # of the diffusion that draws
+    seed: int = 0  # of its noise
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c008
 def get_tokenizer(name: str) -> SeedTokenizer:
@@ -45,9 +46,12 @@ def get_tokenizer(name: str) -> SeedTokenizer:
 def test_scenes(split: str, n: int | None = None) -> list:
     "The first `n` scenes of `split`; of `hard`, whole groups of four."
     scenes = held_out(split)
-    if n is not None: scenes = scenes[:max(0, n)]
-    if split == "hard": scenes = scenes[:len(scenes) // 4 * 4]
-    if not scenes: raise SeedError(f"n must be at least {4 if split == 'hard' else 1} for {split}, not {n}")
+    if n is not None:
+        scenes = scenes[: max(0, n)]
+    if split == "hard":
+        scenes = scenes[: len(scenes) // 4 * 4]
+    if not scenes:
+        raise SeedError(f"n must be at least {4 if split == 'hard' else 1} for {split}, not {n}")
     return scenes
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c010
@@ -59,7 +63,7 @@ def retrieval(images, texts) -> dict:
 # %% ../nbs/07_eval_tokenizer.ipynb #c012
 def group_r1(images, texts, size: int = 4) -> float:
     "How often, in percent and over both directions, the right one is the first of the `size` in its group."
-    blocks = [i @ t.T for i, t in zip(images.split(size), texts.split(size))]              # (4, 4) each
+    blocks = [i @ t.T for i, t in zip(images.split(size), texts.split(size))]  # (4, 4) each
     return sum(recall(m, (1,))["r1"] for b in blocks for m in (b, b.T)) / (2 * len(blocks))
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c015
@@ -70,33 +74,45 @@ def picture_score(pictures, scenes) -> dict:
 
 def oracles(tok, scenes, **how) -> dict:
     "What `picture_score` can be: of the true pictures, and of those drawn from the true captions."
-    features = text_features(tok.pipe, [caption(s) for s in scenes])         # (b, n_out, out_width)
-    return dict(real=picture_score(draw(scenes), scenes),
-                caption=picture_score(draw_embeddings(tok.pipe, features, **how), scenes))
+    features = text_features(tok.pipe, [caption(s) for s in scenes])  # (b, n_out, out_width)
+    return dict(
+        real=picture_score(draw(scenes), scenes),
+        caption=picture_score(draw_embeddings(tok.pipe, features, **how), scenes),
+    )
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c017
 @torch.no_grad()
-def evaluate_tokenizer(tok, split: str = "val", n: int | None = None, steps: int = 20, seed: int = 0) -> dict:
+def evaluate_tokenizer(
+    tok, split: str = "val", n: int | None = None, steps: int = 20, seed: int = 0
+) -> dict:
     "What `tok` keeps of the first `n` scenes of `split`, and what it could have kept."
     scenes, how = test_scenes(split, n), dict(steps=steps, seed=seed)
     embeddings, texts = tok.embed(draw(scenes)), tok.embed_text([caption(s) for s in scenes])
-    vectors, codes, _ = tok.model.quantize(embeddings)                                     # codes (b, 32)
-    rebuilt = tok.model.rebuild(vectors)                                                   # (b, 32, d)
+    vectors, codes, _ = tok.model.quantize(embeddings)  # codes (b, 32)
+    rebuilt = tok.model.rebuild(vectors)  # (b, 32, d)
     found = {}
     for name, emb in dict(embedding=embeddings, code=rebuilt).items():
         images = tok.model.qformer.image_vector(emb)
         found[name] = retrieval(images, texts)
-        if split == "hard": found[name]["group_r1"] = group_r1(images, texts)
+        if split == "hard":
+            found[name]["group_r1"] = group_r1(images, texts)
     again = picture_score(tok.decode_tensor(codes, **how), scenes)
     again["centred_cosine"] = centred_cosine(rebuilt, embeddings).item()
-    return dict(split=split, n=len(scenes), retrieval=found, codebook=usage(codes, tok.n_codes),
-                reconstruction=again, oracle=oracles(tok, scenes, **how))
+    return dict(
+        split=split,
+        n=len(scenes),
+        retrieval=found,
+        codebook=usage(codes, tok.n_codes),
+        reconstruction=again,
+        oracle=oracles(tok, scenes, **how),
+    )
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c019
 def flat(nested: dict, above: str = "") -> dict:
     "`{'a': {'b': 1}}` as `{'a.b': 1}`."
     out = {}
-    for k, v in nested.items(): out |= flat(v, f"{above}{k}.") if isinstance(v, dict) else {above + k: v}
+    for k, v in nested.items():
+        out |= flat(v, f"{above}{k}.") if isinstance(v, dict) else {above + k: v}
     return out
 
 
@@ -111,19 +127,23 @@ def table(nested: dict) -> list[str]:
 def recall_by_query(tok, scenes, ks=(1, 2, 4, 8, 12, 16, 20, 24, 28, 32)) -> dict:
     "`{k: R@1}`, pictures to captions, when the k-th query is read out instead of the last."
     embeddings, texts = tok.embed(draw(scenes)), tok.embed_text([caption(s) for s in scenes])
-    return {k: recall(tok.model.qformer.image_vector(embeddings, k - 1) @ texts.T)["r1"] for k in ks}
+    return {
+        k: recall(tok.model.qformer.image_vector(embeddings, k - 1) @ texts.T)["r1"] for k in ks
+    }
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c024
 def by_position(codes, n_codes: int) -> dict:
     "Of each position in `codes` `(b, 32)`: the share of pictures in which it `repeats` the code before, and its `perplexity`."
     same = (codes[:, 1:] == codes[:, :-1]).double().mean(0)
-    return dict(repeats=[0., *same.tolist()], perplexity=[usage(c, n_codes)["perplexity"] for c in codes.T])
+    return dict(
+        repeats=[0.0, *same.tolist()], perplexity=[usage(c, n_codes)["perplexity"] for c in codes.T]
+    )
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c027
 def strip(tok, scenes, **how):
     "A picture: those of `scenes` in a row, and below them what `tok` draws from their codes."
     true = draw(scenes).float() / 255
-    rows = true, tok.decode_tensor(tok.encode(true), **how)                                # (b, 3, h, w) each
+    rows = true, tok.decode_tensor(tok.encode(true), **how)  # (b, 3, h, w) each
     return to_pictures(torch.cat([torch.cat(list(r), -1) for r in rows], -2)[None])[0]
 
 
@@ -134,7 +154,9 @@ def evaluate(cfg: TokenizerEval, out_dir) -> dict:
     scenes = test_scenes(cfg.split, cfg.n)
     save_json(out / f"tokenizer_{cfg.split}.json", result)
     save_json(out / f"queries_{cfg.split}.json", recall_by_query(tok, scenes))
-    save_json(out / f"positions_{cfg.split}.json", by_position(tok.encode(draw(scenes)), tok.n_codes))
+    save_json(
+        out / f"positions_{cfg.split}.json", by_position(tok.encode(draw(scenes)), tok.n_codes)
+    )
     with atomic(out / f"strip_{cfg.split}.png") as tmp:
         strip(tok, scenes[:8], steps=cfg.steps, seed=cfg.seed).save(tmp, "PNG")
     return result

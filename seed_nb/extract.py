@@ -4,7 +4,9 @@
 __all__ = ['KINDS', 'CacheConfig', 'model_marks', 'Reader', 'Plainly', 'write']
 
 # %% ../nbs/04ab_extract.ipynb #c002
-import contextlib, copy, os
+import contextlib
+import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,76 +24,126 @@ from .vit_features import Config, SeedError, frozen, to_pixels, vit_features
 # %% ../nbs/04ab_extract.ipynb #c004
 KINDS = "features", "embeddings", "codes"
 
+
 @dataclass(frozen=True)
 class CacheConfig(Config):
     "What is asked, and about which pairs."
+
     presets: ClassVar[dict] = dict(
-        emoji=dict(n=20_000), toy=dict(sd="toy", n=64, per_shard=16, batch_size=8),
-        paper=dict(data="shards/*.tar", sd="CompVis/stable-diffusion-v1-4", dtype="bfloat16", precision="auto", batch_size=256))
-    kind: str = "embeddings"    # features, embeddings or codes
-    model: str = "emoji"        # a ViT, the folder that stage I left, or a tokenizer
-    sd: str = "emoji"           # whose text encoder is asked about the captions; empty: none
-    data: str = "scenes"        # `scenes`, or tar shards
-    n: int = 0                  # of `scenes`, how many
-    minimal: float = 0.         # of `scenes`, as in stage I and II
-    alike: float = 0.
-    crops: int = 1              # views of each picture: the whole, and random crops
-    seed: int = 0               # of scenes and crops
-    dtype: str = "float32"      # in which it is kept: float32, or bfloat16 at half the size
-    precision: str = "no"       # in which it is computed: `no` (float32), `bf16` or `auto`
+        emoji=dict(n=20_000),
+        toy=dict(sd="toy", n=64, per_shard=16, batch_size=8),
+        paper=dict(
+            data="shards/*.tar",
+            sd="CompVis/stable-diffusion-v1-4",
+            dtype="bfloat16",
+            precision="auto",
+            batch_size=256,
+        ),
+    )
+    kind: str = "embeddings"  # features, embeddings or codes
+    model: str = "emoji"  # a ViT, the folder that stage I left, or a tokenizer
+    sd: str = "emoji"  # whose text encoder is asked about the captions; empty: none
+    data: str = "scenes"  # `scenes`, or tar shards
+    n: int = 0  # of `scenes`, how many
+    minimal: float = 0.0  # of `scenes`, as in stage I and II
+    alike: float = 0.0
+    crops: int = 1  # views of each picture: the whole, and random crops
+    seed: int = 0  # of scenes and crops
+    dtype: str = "float32"  # in which it is kept: float32, or bfloat16 at half the size
+    precision: str = "no"  # in which it is computed: `no` (float32), `bf16` or `auto`
     per_shard: int = 1000
     batch_size: int = 64
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in KINDS: raise SeedError(f"CacheConfig.kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if self.dtype not in ("float32", "bfloat16"): raise SeedError(f"CacheConfig.dtype must be float32 or bfloat16, not {self.dtype!r}")
+        if self.kind not in KINDS:
+            raise SeedError(
+                f"CacheConfig.kind must be one of {', '.join(KINDS)}, not {self.kind!r}"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise SeedError(f"CacheConfig.dtype must be float32 or bfloat16, not {self.dtype!r}")
         precision(self.precision)
 
 # %% ../nbs/04ab_extract.ipynb #c006
 def model_marks(vit=None, qformer=None, pipe=None, tok=None) -> dict:
     "The fingerprints by which a cache knows who spoke; of `pipe` it is the text encoder with its vocabulary."
     marks = {k: fingerprint(m) for k, m in dict(vit=vit, qformer=qformer).items() if m is not None}
-    if pipe: marks["text"] = fingerprint(pipe.text_encoder, str(sorted(pipe.tokenizer.get_vocab().items())))
-    if tok: marks |= dict(vit=fingerprint(tok.vit), down=fingerprint(tok.model.down), codebook=fingerprint(copy.deepcopy(tok.model.vq).cpu().lookup(torch.arange(tok.n_codes))))
+    if pipe:
+        marks["text"] = fingerprint(
+            pipe.text_encoder, str(sorted(pipe.tokenizer.get_vocab().items()))
+        )
+    if tok:
+        marks |= dict(
+            vit=fingerprint(tok.vit),
+            down=fingerprint(tok.model.down),
+            codebook=fingerprint(
+                copy.deepcopy(tok.model.vq).cpu().lookup(torch.arange(tok.n_codes))
+            ),
+        )
     return marks
 
 
 class Reader:
     "Asks the frozen models that `cfg` names; `models` are their fingerprints."
+
     def __init__(self, cfg: CacheConfig, device="cpu"):
         self.cfg, self.device, self.dtype = cfg, device, getattr(torch, cfg.dtype)
         self.pipe = load_pipeline(cfg.sd) if cfg.sd and cfg.kind != "codes" else None
-        if self.pipe and is_unclip(self.pipe): raise SeedError("CacheConfig.sd: an unCLIP has no text features to aim at")
+        if self.pipe and is_unclip(self.pipe):
+            raise SeedError("CacheConfig.sd: an unCLIP has no text features to aim at")
         self.side, marked, self._see = getattr(self, f"_{cfg.kind}")(cfg.model)
         self.models = model_marks(pipe=self.pipe, **marked)
-        if self.pipe: self.pipe.text_encoder.to(device)
+        if self.pipe:
+            self.pipe.text_encoder.to(device)
 
     def _features(self, model):
         vit = frozen(get_vit(model)).to(self.device)
-        return vit.config.image_size, dict(vit=vit), lambda x: dict(features=vit_features(vit, self._pixels(vit, x)))
+        return (
+            vit.config.image_size,
+            dict(vit=vit),
+            lambda x: dict(features=vit_features(vit, self._pixels(vit, x))),
+        )
 
     def _embeddings(self, model):
         qformer = frozen(load_qformer(model)).to(self.device)
-        vit = frozen(get_vit(StageIConfig.from_dict(load_json(Path(model) / "config.json")).vit)).to(self.device)
-        return (vit.config.image_size, dict(vit=vit, qformer=qformer),
-                lambda x: dict(embeddings=qformer.embed(vit_features(vit, self._pixels(vit, x)))))
+        vit = frozen(
+            get_vit(StageIConfig.from_dict(load_json(Path(model) / "config.json")).vit)
+        ).to(self.device)
+        return (
+            vit.config.image_size,
+            dict(vit=vit, qformer=qformer),
+            lambda x: dict(embeddings=qformer.embed(vit_features(vit, self._pixels(vit, x)))),
+        )
 
     def _codes(self, model):
         tok = SeedTokenizer.from_pretrained(model, self.device)
-        return tok.vit.config.image_size, dict(tok=tok, qformer=tok.model.qformer), lambda x: dict(codes=tok.encode(x))
+        return (
+            tok.vit.config.image_size,
+            dict(tok=tok, qformer=tok.model.qformer),
+            lambda x: dict(codes=tok.encode(x)),
+        )
 
-    def _pixels(self, vit, x): return to_pixels(x.to(self.device), vit.config.image_size)
+    def _pixels(self, vit, x):
+        return to_pixels(x.to(self.device), vit.config.image_size)
 
     def _kept(self, found: dict) -> dict:
-        small = lambda v: v.to(self.dtype) if v.is_floating_point() else v.to(torch.int32 if v.max() > 32767 else torch.int16)
+        small = lambda v: (
+            v.to(self.dtype)
+            if v.is_floating_point()
+            else v.to(torch.int32 if v.max() > 32767 else torch.int16)
+        )
         return {k: small(v) for k, v in found.items()}
 
     @torch.no_grad()
     def see(self, pixels) -> dict:
         "What is seen in uint8 `pixels` `(b, 3, h, w)`."
         low = precision(self.cfg.precision) == "bf16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16) if low else contextlib.nullcontext(): return self._kept(self._see(pixels))
+        with (
+            torch.autocast(torch.device(self.device).type, torch.bfloat16)
+            if low
+            else contextlib.nullcontext()
+        ):
+            return self._kept(self._see(pixels))
 
     def hear(self, texts: list[str]) -> dict:
         "The target of stage II for `texts`."
@@ -100,24 +152,48 @@ class Reader:
 # %% ../nbs/04ab_extract.ipynb #c008
 class Plainly:
     "`reader`, but it hears captions of scenes in their canonical wording."
-    def __init__(self, reader): self.see, self.reader = reader.see, reader
-    def hear(self, texts): return self.reader.hear([caption(make_scene(*parse(t))) for t in texts])
+
+    def __init__(self, reader):
+        self.see, self.reader = reader.see, reader
+
+    def hear(self, texts):
+        return self.reader.hear([caption(make_scene(*parse(t))) for t in texts])
 
 
 def write(cfg: CacheConfig, out_dir, say=None) -> dict:
     "Ask, and write the answers into the cache `out_dir`; a cache that is there goes on. Returns its index."
     rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    if device == "cpu": calm_malloc()
+    if device == "cpu":
+        calm_malloc()
     with torch.random.fork_rng():
-        torch.manual_seed(0)                      # for models with random weights
+        torch.manual_seed(0)  # for models with random weights
         reader = Reader(cfg, device)
     scenes = cfg.data == "scenes"
-    parts = (SceneParts(cfg.n, cfg.per_shard, cfg.seed, minimal=cfg.minimal, alike=cfg.alike) if scenes
-             else TarParts(cfg.data, reader.side))
-    about = {k: v for k, v in cfg.to_dict().items() if k not in ("model", "sd", "crops", "per_shard", "batch_size")}
-    return write_cache(parts, Plainly(reader) if scenes else reader, out_dir, about | dict(models=reader.models),
-                       cfg.crops, cfg.seed, cfg.per_shard, cfg.batch_size, rank=rank, world=world, say=say or make_say())
+    parts = (
+        SceneParts(cfg.n, cfg.per_shard, cfg.seed, minimal=cfg.minimal, alike=cfg.alike)
+        if scenes
+        else TarParts(cfg.data, reader.side)
+    )
+    about = {
+        k: v
+        for k, v in cfg.to_dict().items()
+        if k not in ("model", "sd", "crops", "per_shard", "batch_size")
+    }
+    return write_cache(
+        parts,
+        Plainly(reader) if scenes else reader,
+        out_dir,
+        about | dict(models=reader.models),
+        cfg.crops,
+        cfg.seed,
+        cfg.per_shard,
+        cfg.batch_size,
+        rank=rank,
+        world=world,
+        say=say or make_say(),
+    )
 
 # %% ../nbs/04ab_extract.ipynb #c009
-if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(CacheConfig, write)
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(CacheConfig, write)

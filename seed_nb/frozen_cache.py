@@ -5,7 +5,11 @@ __all__ = ['fingerprint', 'pair_key', 'SceneParts', 'TarParts', 'boxes', 'write_
            'open_cache', 'check_cache', 'CachedSource']
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c002
-import hashlib, json, logging, os, random
+import hashlib
+import json
+import logging
+import os
+import random
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,7 +31,9 @@ def fingerprint(model, words: str = "") -> str:
     hashed = hashlib.sha256(words.encode())
     for name, x in sorted(state.items()):
         hashed.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-        hashed.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() if x.numel() else b"")
+        hashed.update(
+            x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() if x.numel() else b""
+        )
     return hashed.hexdigest()[:32]
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c008
@@ -35,13 +41,17 @@ def pair_key(image: bytes, text: bytes) -> bytes:
     "16 bytes that tell a pair from all others."
     return hashlib.sha256(hashlib.sha256(image).digest() + text).digest()[:16]
 
+
 class SceneParts:
     "The first `n` pairs of a `SceneSource`, in parts of `size`."
+
     def __init__(self, n: int, size: int, seed: int = 0, **scenes):
         self.n, self.size, self.source = n, size, SceneSource(size, seed, **scenes)
-        if n < 1: raise SeedError(f"n must be at least 1 for the emoji world, which has no end, not {n}")
+        if n < 1:
+            raise SeedError(f"n must be at least 1 for the emoji world, which has no end, not {n}")
 
-    def __len__(self): return -(-self.n // self.size)
+    def __len__(self):
+        return -(-self.n // self.size)
 
     def pairs(self, i: int):
         "`(key, read)` of each pair of part `i`; `read()` gives the picture `(3, h, w)` and the caption."
@@ -50,84 +60,138 @@ class SceneParts:
         for pixels, text in islice(zip(batch["pixels"], batch["text"]), self.n - i * self.size):
             yield pair_key(pixels.numpy().tobytes(), text.encode()), lambda p=pixels, t=text: (p, t)
 
-    def look(self, image, box) -> torch.Tensor: return _view(image, box, image.shape[-1])
+    def look(self, image, box) -> torch.Tensor:
+        return _view(image, box, image.shape[-1])
+
 
 class TarParts:
     "The pairs of webdataset tar files, a file a part; pictures of `side` x `side` pixels."
+
     def __init__(self, shards: str, side: int = 224):
-        if len(parse_mixture(shards)) > 1: raise SeedError(f"data: a cache is of one data set, not of {shards!r}")
+        if len(parse_mixture(shards)) > 1:
+            raise SeedError(f"data: a cache is of one data set, not of {shards!r}")
         self.files, self.side = shard_files(parse_mixture(shards)[0][0]), side
 
-    def __len__(self): return len(self.files)
+    def __len__(self):
+        return len(self.files)
 
     def pairs(self, i: int):
         "As in `SceneParts`; `read()` of an unusable pair is a `SeedError`."
         for s in read_shards([self.files[i]]):
             said = s["json"] if s["text"] is None else s["text"]
-            yield pair_key(s["image"] or b"", said or s["key"].encode()), lambda s=s: _sample(s, self.side)
+            yield (
+                pair_key(s["image"] or b"", said or s["key"].encode()),
+                lambda s=s: _sample(s, self.side),
+            )
 
-    def look(self, image, box) -> torch.Tensor: return _view(image, box, self.side)
+    def look(self, image, box) -> torch.Tensor:
+        return _view(image, box, self.side)
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c010
 def _sample(sample: dict, side: int):
-    _, text = decode_sample(sample, 1)                                   # says what is wrong, if anything is
+    _, text = decode_sample(sample, 1)  # says what is wrong, if anything is
     return torch.from_numpy(np.array(load_image(sample["image"]))).permute(2, 0, 1), text
+
 
 def _view(image, box, side: int) -> torch.Tensor:
     "The `box` (top, left, height, width) of uint8 `image` `(3, h, w)`, squashed to `side`."
     top, left, h, w = box
-    part = image[:, top:top + h, left:left + w]
-    if part.shape[1:] == (side, side): return part
+    part = image[:, top : top + h, left : left + w]
+    if part.shape[1:] == (side, side):
+        return part
     return (from_pixels(to_pixels(part[None], side))[0] * 255).round().byte()
+
 
 def boxes(key: bytes, h: int, w: int, k: int, seed: int = 0) -> list[tuple]:
     "`k` boxes (top, left, height, width) in a picture of `h` x `w`: the whole, then random crops."
     rng, out = random.Random(f"{seed} {key.hex()}"), [(0, 0, h, w)]
     for _ in range(k - 1):
-        scale, aspect = rng.uniform(.5, 1), rng.uniform(3 / 4, 4 / 3) ** .5
-        ch, cw = (max(1, min(n, round(n * scale ** .5 * a))) for n, a in ((h, aspect), (w, 1 / aspect)))
+        scale, aspect = rng.uniform(0.5, 1), rng.uniform(3 / 4, 4 / 3) ** 0.5
+        ch, cw = (
+            max(1, min(n, round(n * scale**0.5 * a))) for n, a in ((h, aspect), (w, 1 / aspect))
+        )
         out.append((rng.randint(0, h - ch), rng.randint(0, w - cw), ch, cw))
     return out
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c014
-def write_cache(parts, model, out_dir, about: dict, crops: int = 1, seed: int = 0, per_shard: int = 1000,
-                batch_size: int = 64, max_bad: float = .05, rank: int = 0, world: int = 1, say=print):
+def write_cache(
+    parts,
+    model,
+    out_dir,
+    about: dict,
+    crops: int = 1,
+    seed: int = 0,
+    per_shard: int = 1000,
+    batch_size: int = 64,
+    max_bad: float = 0.05,
+    rank: int = 0,
+    world: int = 1,
+    say=print,
+):
     """Write what `model` says about the pairs of `parts` to `out_dir`, going on where it was stopped.
 
     `about` is written into the index and must stay the same. Returns the index, or `None` if other processes have to finish."""
-    if min(crops, per_shard, batch_size) < 1: raise SeedError("crops, per_shard and batch_size must be at least 1")
+    if min(crops, per_shard, batch_size) < 1:
+        raise SeedError("crops, per_shard and batch_size must be at least 1")
     out, work = Path(out_dir), Path(out_dir) / "notes"
-    about = json_like(about | dict(crops=crops, crop_seed=seed, parts=len(parts), per_shard=per_shard, batch_size=batch_size))
-    if (out / "index.json").exists(): return _same(out / "index.json", about)
-    if (work / "about.json").exists(): _same(work / "about.json", about)
-    else: save_json(work / "about.json", about)
+    about = json_like(
+        about
+        | dict(
+            crops=crops,
+            crop_seed=seed,
+            parts=len(parts),
+            per_shard=per_shard,
+            batch_size=batch_size,
+        )
+    )
+    if (out / "index.json").exists():
+        return _same(out / "index.json", about)
+    if (work / "about.json").exists():
+        _same(work / "about.json", about)
+    else:
+        save_json(work / "about.json", about)
     mine = range(rank, len(parts), world)
-    for i in [*mine, *range(len(parts))]: _plan(parts, work, i)          # what others have not planned as well
+    for i in [*mine, *range(len(parts))]:
+        _plan(parts, work, i)  # what others have not planned as well
     new, total, tally = *_first(work, len(parts)), [0, 0]
     for i in mine:
         for shard in _shards(parts, i, new[i], per_shard, work):
             record = _write_shard(shard, parts, model, out, crops, seed, batch_size)
             tally = [tally[0] + record["rows"] + record["skipped"], tally[1] + record["skipped"]]
-            if too_many(tally[1], tally[0], max_bad): raise SeedError(f"{tally[1]} of {tally[0]} pairs are unusable, see the log")
+            if too_many(tally[1], tally[0], max_bad):
+                raise SeedError(f"{tally[1]} of {tally[0]} pairs are unusable, see the log")
             say(f"part {i + 1} of {len(parts)}: {record['rows']} pairs in {record['file']}")
     return _finish(out, work, about, new, total, per_shard)
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c015
-def json_like(value): return json.loads(json.dumps(value))
+def json_like(value):
+    return json.loads(json.dumps(value))
+
 
 def _same(file: Path, about: dict) -> dict:
     "What stands in `file`, if it is about the same; else an error that names what differs."
     found = load_json(file)
     if differ := [k for k in about if found.get(k) != about[k]]:
-        raise SeedError(f"{file.parent} is a cache with another {', '.join(differ)}; choose another folder")
+        raise SeedError(
+            f"{file.parent} is a cache with another {', '.join(differ)}; choose another folder"
+        )
     return found
+
 
 def _plan(parts, work: Path, i: int):
     "Write down the keys of part `i`, unless somebody has."
-    if (file := work / f"plan-{i:05d}.safetensors").exists(): return
+    if (file := work / f"plan-{i:05d}.safetensors").exists():
+        return
     keys = b"".join(key for key, _ in parts.pairs(i))
-    save_tensors(file, dict(keys=torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16) if keys
-                            else torch.empty(0, 16, dtype=torch.uint8)))
+    save_tensors(
+        file,
+        dict(
+            keys=torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16)
+            if keys
+            else torch.empty(0, 16, dtype=torch.uint8)
+        ),
+    )
+
 
 def _first(work: Path, n: int) -> tuple[list, int]:
     "Of each of `n` parts, which pairs `(m,)` have a key that no pair before has; and the number of all pairs."
@@ -138,61 +202,98 @@ def _first(work: Path, n: int) -> tuple[list, int]:
     return np.split(fresh, np.cumsum([len(k) for k in keys])[:-1]), len(every)
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c016
-def shard_name(part: int, number: int) -> str: return f"{part:05d}-{number:03d}.safetensors"
+def shard_name(part: int, number: int) -> str:
+    return f"{part:05d}-{number:03d}.safetensors"
+
 
 def _shards(parts, i: int, new, per_shard: int, work: Path):
     "`(name, record file, pairs)` of the shards of part `i` that are not there yet."
     names = [shard_name(i, j) for j in range(-(-int(new.sum()) // per_shard))]
     missing = [not (work / f"{name}.json").exists() for name in names]
-    if not any(missing): return
+    if not any(missing):
+        return
     fresh = (pair for pair, is_new in zip(parts.pairs(i), new) if is_new)
     for name, wanted in zip(names, missing):
         pairs = list(islice(fresh, per_shard))
-        if wanted: yield name, work / f"{name}.json", pairs
+        if wanted:
+            yield name, work / f"{name}.json", pairs
+
 
 def _write_shard(shard, parts, model, out: Path, crops: int, seed: int, batch_size: int) -> dict:
     "Ask `model` about the pairs of `shard`, write it and then its record."
     name, record, pairs = shard
     found, skipped, rows = [], 0, []
     for key, read in pairs:
-        try: image, text = read()
+        try:
+            image, text = read()
         except SeedError as e:
             logging.getLogger(__name__).warning("skipped a pair of %s: %s", name, e)
             skipped += 1
             continue
-        found.append((torch.stack([parts.look(image, box) for box in boxes(key, *image.shape[1:], crops, seed)]), text))
-        if len(found) == batch_size: rows, found = rows + [_ask(model, found)], []
-    if found: rows.append(_ask(model, found))
-    told = dict(file=name, rows=sum(len(r["text_size"]) for r in rows), skipped=skipped, bytes=0, sha256="")
+        found.append(
+            (
+                torch.stack(
+                    [parts.look(image, box) for box in boxes(key, *image.shape[1:], crops, seed)]
+                ),
+                text,
+            )
+        )
+        if len(found) == batch_size:
+            rows, found = rows + [_ask(model, found)], []
+    if found:
+        rows.append(_ask(model, found))
+    told = dict(
+        file=name, rows=sum(len(r["text_size"]) for r in rows), skipped=skipped, bytes=0, sha256=""
+    )
     if rows:
         save_tensors(out / "notes" / name, {k: torch.cat([r[k] for r in rows]) for k in rows[0]})
-        told |= dict(bytes=(out / "notes" / name).stat().st_size, sha256=sha256(out / "notes" / name))
+        told |= dict(
+            bytes=(out / "notes" / name).stat().st_size, sha256=sha256(out / "notes" / name)
+        )
         os.replace(out / "notes" / name, out / name)
     save_json(record, told)
     return told
+
 
 def _ask(model, found: list) -> dict:
     "The rows of a batch: what `model` sees `(b, crops, ...)` and hears `(b, ...)`, and the captions in bytes."
     views, texts = torch.stack([v for v, _ in found]), [t for _, t in found]
     seen = model.see(views.flatten(0, 1))
     said = [t.encode() for t in texts]
-    return dict(text=torch.frombuffer(bytearray(b"".join(said)), dtype=torch.uint8), text_size=torch.tensor([len(s) for s in said]),
-                **{f"see.{k}": v.cpu().unflatten(0, views.shape[:2]) for k, v in seen.items()},
-                **{f"hear.{k}": v.cpu() for k, v in model.hear(texts).items()})
+    return dict(
+        text=torch.frombuffer(bytearray(b"".join(said)), dtype=torch.uint8),
+        text_size=torch.tensor([len(s) for s in said]),
+        **{f"see.{k}": v.cpu().unflatten(0, views.shape[:2]) for k, v in seen.items()},
+        **{f"hear.{k}": v.cpu() for k, v in model.hear(texts).items()},
+    )
+
 
 def sha256(file) -> str:
     "The SHA-256 of what is in `file`."
-    with open(file, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(file, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
 
 def _finish(out: Path, work: Path, about: dict, new: list, total: int, per_shard: int):
     "The index, if all shards are there."
-    names = [shard_name(i, j) for i, part in enumerate(new) for j in range(-(-int(part.sum()) // per_shard))]
+    names = [
+        shard_name(i, j)
+        for i, part in enumerate(new)
+        for j in range(-(-int(part.sum()) // per_shard))
+    ]
     if any(not (work / f"{name}.json").exists() for name in names):
         return load_json(out / "index.json") if (out / "index.json").exists() else None
     shards = [load_json(work / f"{name}.json") for name in names]
-    index = dict(version=1, **about, rows=sum(s["rows"] for s in shards), skipped=sum(s["skipped"] for s in shards),
-                 duplicates=total - int(sum(part.sum() for part in new)), shards=[s for s in shards if s["rows"]])
-    if not index["rows"]: raise SeedError(f"{out}: no usable pair in the data")
+    index = dict(
+        version=1,
+        **about,
+        rows=sum(s["rows"] for s in shards),
+        skipped=sum(s["skipped"] for s in shards),
+        duplicates=total - int(sum(part.sum() for part in new)),
+        shards=[s for s in shards if s["rows"]],
+    )
+    if not index["rows"]:
+        raise SeedError(f"{out}: no usable pair in the data")
     save_json(out / "index.json", index)
     return index
 
@@ -201,25 +302,41 @@ def open_cache(folder, kind: str = "", models: dict | None = None) -> dict:
     "The index of the cache in `folder`; `SeedError` if it is damaged, of another `kind` or of other `models`."
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        state = "is not finished: start the same command again" if (folder / "notes/about.json").exists() else "holds no cache"
+        state = (
+            "is not finished: start the same command again"
+            if (folder / "notes/about.json").exists()
+            else "holds no cache"
+        )
         raise SeedError(f"{folder} {state}")
     index = load_json(folder / "index.json")
-    if not isinstance(index, dict) or index.get("version") != 1: raise SeedError(f"{folder}/index.json: not an index of this version")
-    if kind and index.get("kind") != kind: raise SeedError(f"{folder} holds {index.get('kind')}, where {kind} are needed")
+    if not isinstance(index, dict) or index.get("version") != 1:
+        raise SeedError(f"{folder}/index.json: not an index of this version")
+    if kind and index.get("kind") != kind:
+        raise SeedError(f"{folder} holds {index.get('kind')}, where {kind} are needed")
     for name, mark in (models or {}).items():
         if (found := index.get("models", {}).get(name)) != mark:
-            raise SeedError(f"{folder} was written by another {name}: its weights are {found}, not {mark}")
+            raise SeedError(
+                f"{folder} was written by another {name}: its weights are {found}, not {mark}"
+            )
     for shard in index["shards"]:
         file = folder / shard["file"]
-        if not file.is_file(): raise SeedError(f"{file} is missing")
-        if file.stat().st_size != shard["bytes"]: raise SeedError(f"damaged file {file}: {file.stat().st_size:,} bytes, not {shard['bytes']:,}")
+        if not file.is_file():
+            raise SeedError(f"{file} is missing")
+        if file.stat().st_size != shard["bytes"]:
+            raise SeedError(
+                f"damaged file {file}: {file.stat().st_size:,} bytes, not {shard['bytes']:,}"
+            )
     return index
+
 
 def check_cache(folder) -> dict:
     "`open_cache`, and the SHA-256 of every shard."
     index = open_cache(folder)
     for shard in index["shards"]:
-        if sha256(Path(folder) / shard["file"]) != shard["sha256"]: raise SeedError(f"damaged file {Path(folder) / shard['file']}: not the bytes that were written")
+        if sha256(Path(folder) / shard["file"]) != shard["sha256"]:
+            raise SeedError(
+                f"damaged file {Path(folder) / shard['file']}: not the bytes that were written"
+            )
     return index
 
 # %% ../nbs/00ae_frozen_cache.ipynb #c027
@@ -227,29 +344,53 @@ class CachedSource:
     """Endless batches from a cache: `dict(text=[str], ...)` with each tensor that was seen or heard, `(b, ...)`.
 
     Emoji scenes come with their `scene`. `kind` and `models` must be those of the cache (`open_cache`)."""
-    def __init__(self, folder, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1, kind: str = "", models: dict | None = None):
-        self.folder, self.batch_size, self.seed, self.rank, self.world = Path(folder), batch_size, seed, rank, world
+
+    def __init__(
+        self,
+        folder,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        kind: str = "",
+        models: dict | None = None,
+    ):
+        self.folder, self.batch_size, self.seed, self.rank, self.world = (
+            Path(folder),
+            batch_size,
+            seed,
+            rank,
+            world,
+        )
         self.index = open_cache(folder, kind, models)
         self.ends = np.cumsum([shard["rows"] for shard in self.index["shards"]])
         self.open = lru_cache(512)(self._open)
-        if (per := self.index["rows"] // world) < 1: raise SeedError(f"{folder}: {self.index['rows']} rows for {world} processes")
-        if batch_size < 1: raise SeedError(f"batch_size must be at least 1, not {batch_size}")
+        if (per := self.index["rows"] // world) < 1:
+            raise SeedError(f"{folder}: {self.index['rows']} rows for {world} processes")
+        if batch_size < 1:
+            raise SeedError(f"batch_size must be at least 1, not {batch_size}")
         self.per, self.used = per, 0
         self._begin(0)
 
-    def __iter__(self): return self
+    def __iter__(self):
+        return self
 
     def __next__(self) -> dict:
         rows = [self._row() for _ in range(self.batch_size)]
         batch = [self._read(row, view) for row, view in rows]
         out = {k: [b[k] for b in batch] for k in batch[0]}
-        out |= {k: torch.stack(v) for k, v in out.items() if torch.is_tensor(v[0])} | dict(row=torch.tensor(rows)[:, 0])
-        if self.index["data"] == "scenes": out["scene"] = [make_scene(*parse(t)) for t in out["text"]]
+        out |= {k: torch.stack(v) for k, v in out.items() if torch.is_tensor(v[0])} | dict(
+            row=torch.tensor(rows)[:, 0]
+        )
+        if self.index["data"] == "scenes":
+            out["scene"] = [make_scene(*parse(t)) for t in out["text"]]
         return out
 
     def _begin(self, epoch: int):
         self.epoch, generator = epoch, torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        self.order = torch.randperm(self.index["rows"], generator=generator)[self.rank::self.world][:self.per]
+        self.order = torch.randperm(self.index["rows"], generator=generator)[
+            self.rank :: self.world
+        ][: self.per]
 
     def _row(self) -> tuple[int, int]:
         "The next row, and which of its views is its turn."
@@ -262,22 +403,38 @@ class CachedSource:
     def _open(self, i: int):
         "Shard number `i`, its captions, and the names of its tensors."
         file = self.folder / self.index["shards"][i]["file"]
-        try: shard = safe_open(file, "pt")
-        except Exception as e: raise SeedError(f"damaged file {file}: {e}") from e
+        try:
+            shard = safe_open(file, "pt")
+        except Exception as e:
+            raise SeedError(f"damaged file {file}: {e}") from e
         names = [k for k in shard.keys() if k.startswith(("see.", "hear."))]
         ends = shard.get_tensor("text_size").cumsum(0).tolist()
-        return {k: shard.get_slice(k) for k in names}, shard.get_tensor("text").numpy().tobytes(), [0, *ends]
+        return (
+            {k: shard.get_slice(k) for k in names},
+            shard.get_tensor("text").numpy().tobytes(),
+            [0, *ends],
+        )
 
     def _read(self, row: int, view: int) -> dict:
         "One row as `dict(text, ...)`."
         i = int(np.searchsorted(self.ends, row, side="right"))
         r = row - int(self.ends[i - 1] if i else 0)
         slices, said, ends = self.open(i)
-        seen = {k.partition(".")[2]: (s[r:r + 1, view:view + 1][0, 0] if k.startswith("see.") else s[r:r + 1][0]) for k, s in slices.items()}
-        return dict(text=said[ends[r]:ends[r + 1]].decode(), **seen)
+        seen = {
+            k.partition(".")[2]: (
+                s[r : r + 1, view : view + 1][0, 0] if k.startswith("see.") else s[r : r + 1][0]
+            )
+            for k, s in slices.items()
+        }
+        return dict(text=said[ends[r] : ends[r + 1]].decode(), **seen)
 
     def state_dict(self) -> dict:
-        return dict(epoch=self.epoch, used=self.used, world=self.world, cache=sha256(self.folder / "index.json"))
+        return dict(
+            epoch=self.epoch,
+            used=self.used,
+            world=self.world,
+            cache=sha256(self.folder / "index.json"),
+        )
 
     def load_state_dict(self, state: dict):
         now = self.state_dict()

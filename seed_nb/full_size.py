@@ -8,7 +8,11 @@ __all__ = ['PARTS', 'Tiled', 'Sizes', 'diffusion', 'Bench', 'vit', 'codes', 'cap
            'measure_all']
 
 # %% ../nbs/09a_full_size.ipynb #c003
-import contextlib, ctypes, gc, threading, time
+import contextlib
+import ctypes
+import gc
+import threading
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,33 +32,55 @@ from .causal_qformer import CausalQFormer
 from .data import held_out, picture
 from .opt_lora import LMConfig, VisualLM
 from .reverse_qformer import CodeDecoder, build_head
-from .tokenizer import PARTS as NOT_NEEDED, SeedModel, TokenizerConfig, decoder_parts, mlp
+from .tokenizer import PARTS as NOT_NEEDED
+from .tokenizer import SeedModel, TokenizerConfig, decoder_parts, mlp
 from .training import load_json, load_tensors, save_json, save_tensors
-from .vit_features import Config, SeedError, ViTConfig, build_vit, frozen, to_pixels, vit_features
+from seed_nb.vit_features import (
+    Config,
+    SeedError,
+    ViTConfig,
+    build_vit,
+    frozen,
+    to_pixels,
+    vit_features,
+)
 from .vq import nearest_words
 
 # %% ../nbs/09a_full_size.ipynb #c007
 class Tiled(TorchDispatchMode):
     "While it is on, random initialisers copy from one block of numbers instead of drawing new ones."
+
     def __init__(self, seed: int = 0, length: int = 1_000_003):
         super().__init__()
         rng, how = torch.Generator().manual_seed(seed), dict(dtype=torch.float32, device="cpu")
         normal, uniform = (draw(length, generator=rng, **how) for draw in (torch.randn, torch.rand))
-        self.blocks, self.at = {torch.ops.aten.normal_.default: normal, torch.ops.aten.uniform_.default: uniform}, 0
+        self.blocks, self.at = (
+            {torch.ops.aten.normal_.default: normal, torch.ops.aten.uniform_.default: uniform},
+            0,
+        )
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if op not in self.blocks or args[0].is_meta or not args[0].is_contiguous(): return op(*args, **kwargs or {})
-        x, a, b = (*args, *(0., 1.)[len(args) - 1:])
-        scale = b - a if op is torch.ops.aten.uniform_.default else b         # `normal_` is told mean and std
+        if op not in self.blocks or args[0].is_meta or not args[0].is_contiguous():
+            return op(*args, **kwargs or {})
+        x, a, b = (*args, *(0.0, 1.0)[len(args) - 1 :])
+        scale = (
+            b - a if op is torch.ops.aten.uniform_.default else b
+        )  # `normal_` is told mean and std
         return self.tile(x, self.blocks[op], scale, a)
 
     def tile(self, x, block, scale: float, shift: float):
         "`x` full of copies of `block`, scaled and shifted; the next one goes on where this one ends."
         n, flat = len(block), x.view(-1)
-        block = torch.cat([block[self.at:], block[:self.at]])[:len(flat)].to(x.device, x.dtype).mul_(scale).add_(shift)
+        block = (
+            torch.cat([block[self.at :], block[: self.at]])[: len(flat)]
+            .to(x.device, x.dtype)
+            .mul_(scale)
+            .add_(shift)
+        )
         whole = len(flat) // n * n
-        if whole: flat[:whole].view(-1, n).copy_(block)
-        flat[whole:].copy_(block[:len(flat) - whole])
+        if whole:
+            flat[:whole].view(-1, n).copy_(block)
+        flat[whole:].copy_(block[: len(flat) - whole])
         self.at = (self.at + len(flat)) % n
         return x
 
@@ -62,33 +88,61 @@ class Tiled(TorchDispatchMode):
 @dataclass(frozen=True)
 class Sizes(Config):
     "What is built: two tokenizers with their diffusion models, and a language model."
+
     presets: ClassVar[dict] = dict(
-        toy=dict(first="toy", second="toy_seed2", latents=(8, 8), words=32, lm="toy", opt=(640, 32, 2, 2, 96)),
-        paper=dict(first="paper", second="seed2", latents=(64, 96), words=77, lm="paper",
-                   opt=(50272, 2560, 32, 32, 2048)))
-    first: TokenizerConfig      # SEED-1
-    second: TokenizerConfig     # SEED-2
-    latents: tuple              # sides of the two latents: an eighth of the picture's
-    words: int                  # tokens that the diffusion models' text encoders read
+        toy=dict(
+            first="toy",
+            second="toy_seed2",
+            latents=(8, 8),
+            words=32,
+            lm="toy",
+            opt=(640, 32, 2, 2, 96),
+        ),
+        paper=dict(
+            first="paper",
+            second="seed2",
+            latents=(64, 96),
+            words=77,
+            lm="paper",
+            opt=(50272, 2560, 32, 32, 2048),
+        ),
+    )
+    first: TokenizerConfig  # SEED-1
+    second: TokenizerConfig  # SEED-2
+    latents: tuple  # sides of the two latents: an eighth of the picture's
+    words: int  # tokens that the diffusion models' text encoders read
     lm: LMConfig
-    opt: tuple                  # words, width, layers, heads and places of the language model
+    opt: tuple  # words, width, layers, heads and places of the language model
 
 
 def diffusion(size: Sizes, second: bool) -> dict:
     "The modules `unet`, `vae`, `text` and `image` of the first or the `second` diffusion model."
-    if size == Sizes.preset("paper"): return decoder_parts("seed2" if second else "paper")
-    eye = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                           image_size=32, patch_size=8, projection_dim=32)
-    return dict(unet=build_unet(32, (16,), 4), vae=build_vae((8,) * 4, 4),
-                text=build_text_encoder(640, 32, 1, size.words), image=CLIPVisionModelWithProjection(eye))
+    if size == Sizes.preset("paper"):
+        return decoder_parts("seed2" if second else "paper")
+    eye = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
+    )
+    return dict(
+        unet=build_unet(32, (16,), 4),
+        vae=build_vae((8,) * 4, 4),
+        text=build_text_encoder(640, 32, 1, size.words),
+        image=CLIPVisionModelWithProjection(eye),
+    )
 
 # %% ../nbs/09a_full_size.ipynb #c015
 @dataclass
 class Bench:
     "Where parts are built, and where they lay down what they hand on."
+
     size: Sizes
-    device: str = "cpu"                    # or cuda, or meta: shapes without memory
-    dtype: torch.dtype = torch.float32     # of ViT, diffusion models and language model
+    device: str = "cpu"  # or cuda, or meta: shapes without memory
+    dtype: torch.dtype = torch.float32  # of ViT, diffusion models and language model
     folder: Path | None = None
     seed: int = 0
 
@@ -97,17 +151,27 @@ class Bench:
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            with torch.device(self.device), Tiled(self.seed): module = make()
-        finally: torch.set_default_dtype(before)
+            with torch.device(self.device), Tiled(self.seed):
+                module = make()
+        finally:
+            torch.set_default_dtype(before)
         return frozen(module) if freeze else module
 
     def given(self, name: str, *shape, below: int = 0) -> torch.Tensor:
         "The tensor `name` that an earlier part has left; else random normal numbers, or ids `below` a limit."
-        if self.device == "meta": return torch.empty(shape, device="meta", dtype=torch.long if below else None)
-        file, rng = Path(self.folder or "") / f"{name}.safetensors", torch.Generator().manual_seed(self.seed)
+        if self.device == "meta":
+            return torch.empty(shape, device="meta", dtype=torch.long if below else None)
+        file, rng = (
+            Path(self.folder or "") / f"{name}.safetensors",
+            torch.Generator().manual_seed(self.seed),
+        )
         x = load_tensors(file)[name] if self.folder and file.exists() else None
         if x is None or x.shape != shape:
-            x = torch.randint(below, shape, generator=rng) if below else torch.randn(shape, generator=rng)
+            x = (
+                torch.randint(below, shape, generator=rng)
+                if below
+                else torch.randn(shape, generator=rng)
+            )
         return x.to(self.device)
 
 # %% ../nbs/09a_full_size.ipynb #c017
@@ -125,10 +189,12 @@ def codes(b):
     model = b.build(lambda: SeedModel(cfg.replace(lacks=NOT_NEEDED)))
     model.up = model.reverse = None
     x = b.given("features", 1, ViTConfig.preset(cfg.vit).n_tokens, cfg.qformer.vit_width)
+
     def run():
-        z = model.down(model.qformer.embed(x))                                # (1, 32, k)
-        found = nearest_words(z.flatten(0, 1), model.vq.codebook)[None]       # (1, 32)
+        z = model.down(model.qformer.embed(x))  # (1, 32, k)
+        found = nearest_words(z.flatten(0, 1), model.vq.codebook)[None]  # (1, 32)
         return dict(codes=found, vectors=F.embedding(found, model.vq.codebook))
+
     return model, run
 
 
@@ -147,29 +213,45 @@ def decoded(b, cfg: TokenizerConfig, decoder, name: str):
     return model, lambda: {name: model(x)}
 
 
-def rebuild(b): return decoded(b, b.size.first, CodeDecoder, "rebuilt")
-def words(b): return decoded(b, b.size.first, build_head, "words")
-def vector(b): return decoded(b, b.size.second, build_head, "vector")
+def rebuild(b):
+    return decoded(b, b.size.first, CodeDecoder, "rebuilt")
+
+
+def words(b):
+    return decoded(b, b.size.first, build_head, "words")
+
+
+def vector(b):
+    return decoded(b, b.size.second, build_head, "vector")
 
 # %% ../nbs/09a_full_size.ipynb #c021
 def encoder(b, second: bool, kind: str):
     "The frozen `text` or `image` encoder of a diffusion model, and its input."
     model = b.build(lambda: diffusion(b.size, second)[kind], b.dtype)
     cfg = model.config
-    if kind == "text": x = b.given("prompt", 1, b.size.words, below=cfg.vocab_size)
-    else: x = b.given("pixels", 1, 3, cfg.image_size, cfg.image_size).to(b.dtype)
+    if kind == "text":
+        x = b.given("prompt", 1, b.size.words, below=cfg.vocab_size)
+    else:
+        x = b.given("pixels", 1, 3, cfg.image_size, cfg.image_size).to(b.dtype)
     return model, lambda: {f"{kind}_features": model(x)[0].float()}
 
 
 def unet(b, second: bool):
     "One step of a UNet on one latent, conditioned on what comes from our codes."
-    model, side = b.build(lambda: diffusion(b.size, second)["unet"], b.dtype), b.size.latents[second]
+    model, side = (
+        b.build(lambda: diffusion(b.size, second)["unet"], b.dtype),
+        b.size.latents[second],
+    )
     cfg, t, how = model.config, torch.tensor(500, device=b.device), {}
     noisy = b.given("noise", 1, cfg.in_channels, side, side).to(b.dtype)
-    told = b.given("empty_prompt" if second else "words", 1, b.size.words, cfg.cross_attention_dim).to(b.dtype)
+    told = b.given(
+        "empty_prompt" if second else "words", 1, b.size.words, cfg.cross_attention_dim
+    ).to(b.dtype)
     if second:
         v = b.given("vector", 1, 1, b.size.second.decoder.out_width)[:, 0]
-        level = get_timestep_embedding(torch.zeros(1, device=b.device), v.shape[1], True, 0)   # cosines first
+        level = get_timestep_embedding(
+            torch.zeros(1, device=b.device), v.shape[1], True, 0
+        )  # cosines first
         how = dict(class_labels=torch.cat([v, level], -1).to(b.dtype))
     return model, lambda: {f"latent_{side}": model(noisy, t, told, **how).sample.float()}
 
@@ -184,50 +266,78 @@ def vae(b, second: bool):
 def opt(b, prompt: int = 16):
     "One LoRA step on one drawing lesson: `prompt` words, then the picture."
     cfg = b.size.lm.replace(n_codes=b.size.first.vq.n_codes, code_dim=b.size.first.vq.dim)
-    def base(): return b.build(lambda: build_opt(*b.size.opt), b.dtype, freeze=False)
+
+    def base():
+        return b.build(lambda: build_opt(*b.size.opt), b.dtype, freeze=False)
+
     model = b.build(lambda: VisualLM(cfg, base()), freeze=False).train()
     first, n = model.n_text, cfg.n_tokens + 2
-    said, drawn = b.given("prompt", 1, prompt, below=first), b.given("codes", 1, cfg.n_tokens, below=cfg.n_codes)
+    said, drawn = (
+        b.given("prompt", 1, prompt, below=first),
+        b.given("codes", 1, cfg.n_tokens, below=cfg.n_codes),
+    )
     boi = torch.full((1, 1), first + cfg.n_codes, device=b.device)
-    ids = torch.cat([said, boi, drawn + first, boi + 1], 1)                                 # EOI comes after BOI
+    ids = torch.cat([said, boi, drawn + first, boi + 1], 1)  # EOI comes after BOI
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
     def run():
         h = model.base.model(inputs_embeds=model.embed(ids), use_cache=False).last_hidden_state
-        loss = F.cross_entropy(model.logits(h[:, -n - 1:-1])[0], ids[0, -n:])
+        loss = F.cross_entropy(model.logits(h[:, -n - 1 : -1])[0], ids[0, -n:])
         loss.backward()
         optimizer.step(), optimizer.zero_grad()
         return dict(loss=loss.detach())
+
     return model, run
 
 # %% ../nbs/09a_full_size.ipynb #c024
 PARTS = dict(
-    vit=vit, codes=codes, caption=caption_vector, rebuild=rebuild, words=words, vector=vector,
-    sd_text=lambda b: encoder(b, False, "text"), sd_unet=lambda b: unet(b, False), sd_vae=lambda b: vae(b, False),
-    unclip_text=lambda b: encoder(b, True, "text"), unclip_eye=lambda b: encoder(b, True, "image"),
-    unclip_unet=lambda b: unet(b, True), unclip_vae=lambda b: vae(b, True), opt=opt)
+    vit=vit,
+    codes=codes,
+    caption=caption_vector,
+    rebuild=rebuild,
+    words=words,
+    vector=vector,
+    sd_text=lambda b: encoder(b, False, "text"),
+    sd_unet=lambda b: unet(b, False),
+    sd_vae=lambda b: vae(b, False),
+    unclip_text=lambda b: encoder(b, True, "text"),
+    unclip_eye=lambda b: encoder(b, True, "image"),
+    unclip_unet=lambda b: unet(b, True),
+    unclip_vae=lambda b: vae(b, True),
+    opt=opt,
+)
 
 # %% ../nbs/09a_full_size.ipynb #c028
 @cache
 def count(size: Sizes, name: str) -> tuple[int, int]:
     "Parameters of a part, and floating point operations of one run of it."
     model, run = PARTS[name](Bench(size, "meta"))
-    with FlopCounterMode(display=False) as counter: run()
+    with FlopCounterMode(display=False) as counter:
+        run()
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops()
 
 # %% ../nbs/09a_full_size.ipynb #c043
 class Peak:
     "The most memory in use within a `with`, and at its beginning, in bytes."
-    def __init__(self, device: str): self.cuda, self.process = device == "cuda", psutil.Process()
 
-    def now(self) -> int: return torch.cuda.memory_allocated() if self.cuda else self.process.memory_info().rss
+    def __init__(self, device: str):
+        self.cuda, self.process = device == "cuda", psutil.Process()
+
+    def now(self) -> int:
+        return torch.cuda.memory_allocated() if self.cuda else self.process.memory_info().rss
 
     def _watch(self):
-        while not self.stop.wait(.02): self.most = max(self.most, self.now())
+        while not self.stop.wait(0.02):
+            self.most = max(self.most, self.now())
 
     def __enter__(self):
-        if self.cuda: torch.cuda.reset_peak_memory_stats()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
         self.first = self.most = self.now()
-        self.stop, self.thread = threading.Event(), threading.Thread(target=self._watch, daemon=True)
+        self.stop, self.thread = (
+            threading.Event(),
+            threading.Thread(target=self._watch, daemon=True),
+        )
         self.thread.start()
         return self
 
@@ -236,14 +346,16 @@ class Peak:
         self.most = torch.cuda.max_memory_allocated() if self.cuda else max(self.most, self.now())
 
 # %% ../nbs/09a_full_size.ipynb #c045
-def fastest(run, device: str, patience: float = 5.) -> tuple:
+def fastest(run, device: str, patience: float = 5.0) -> tuple:
     "The shortest time of up to three runs, in seconds by the wall and by the processor, and what the last returned."
     times = []
     while len(times) < 3 and sum(wall for wall, _ in times) < patience:
-        if device == "cuda": torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
         wall, busy = time.perf_counter(), time.process_time()
         out = run()
-        if device == "cuda": torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
         times.append((time.perf_counter() - wall, time.process_time() - busy))
     return *map(min, zip(*times)), out
 
@@ -251,7 +363,8 @@ def fastest(run, device: str, patience: float = 5.) -> tuple:
 def release():
     "Give what is no longer used back to the system: objects in circles, the GPU's cache, the free end of the heap."
     gc.collect(), torch.cuda.empty_cache()
-    with contextlib.suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)         # glibc only
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc only
 
 
 def weight_bytes(model) -> int:
@@ -268,32 +381,53 @@ def measure(b: Bench, name: str) -> dict:
         model, run = PARTS[name](b)
         built = time.perf_counter() - start
         release()
-        with Peak(b.device) as working: took, busy, out = fastest(run, b.device)
+        with Peak(b.device) as working:
+            took, busy, out = fastest(run, b.device)
     for key, x in out.items():
-        if not x.isfinite().all(): raise SeedError(f"{name}: not every number of {key} is finite")
-        if b.folder: save_tensors(b.folder / f"{key}.safetensors", {key: x})
+        if not x.isfinite().all():
+            raise SeedError(f"{name}: not every number of {key} is finite")
+        if b.folder:
+            save_tensors(b.folder / f"{key}.safetensors", {key: x})
     parameters, flop = count(b.size, name)
     assert parameters == sum(p.numel() for p in model.parameters()), name
-    memory = dict(weights_gb=weight_bytes(model), working_gb=working.most - working.first, peak_gb=peak.most)
-    return dict(parameters=parameters, gflop=flop / 1e9, built=built, seconds=took, cpu_seconds=busy,
-                **{k: v / 1e9 for k, v in memory.items()}, out={key: list(x.shape) for key, x in out.items()})
+    memory = dict(
+        weights_gb=weight_bytes(model), working_gb=working.most - working.first, peak_gb=peak.most
+    )
+    return dict(
+        parameters=parameters,
+        gflop=flop / 1e9,
+        built=built,
+        seconds=took,
+        cpu_seconds=busy,
+        **{k: v / 1e9 for k, v in memory.items()},
+        out={key: list(x.shape) for key, x in out.items()},
+    )
 
 # %% ../nbs/09a_full_size.ipynb #c047
 def measure_all(b: Bench, names, preset: str, minutes: int = 0, say=print) -> dict:
     """The rows of `full_size.json` in the bench's folder; what was measured before in the same way is kept.
 
     After some `minutes` no further part is begun, unless they are 0."""
-    if wrong := sorted(set(names) - set(PARTS)): raise SeedError(f"no part {wrong[0]!r}; there are {', '.join(PARTS)}")
-    kind, dtype = torch.cuda.get_device_name() if b.device == "cuda" else "CPU", str(b.dtype).removeprefix("torch.")
-    how = dict(preset=preset, device=kind, threads=torch.get_num_threads(), dtype=dtype, seed=b.seed)
+    if wrong := sorted(set(names) - set(PARTS)):
+        raise SeedError(f"no part {wrong[0]!r}; there are {', '.join(PARTS)}")
+    kind, dtype = (
+        torch.cuda.get_device_name() if b.device == "cuda" else "CPU",
+        str(b.dtype).removeprefix("torch."),
+    )
+    how = dict(
+        preset=preset, device=kind, threads=torch.get_num_threads(), dtype=dtype, seed=b.seed
+    )
     file, start = b.folder / "full_size.json", time.monotonic()
     rows = load_json(file) if file.exists() else {}
     for name in names:
         if name not in rows or rows[name]["how"] != how:
-            if minutes and time.monotonic() > start + 60 * minutes: continue
+            if minutes and time.monotonic() > start + 60 * minutes:
+                continue
             rows[name] = measure(b, name) | dict(how=how)
             save_json(file, {k: rows[k] for k in PARTS if k in rows})
         row = rows[name]
-        say(f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s "
-            f"({row['cpu_seconds']:6.2f} s of CPU), peak {row['peak_gb']:5.2f} GB -> {row['out']}")
+        say(
+            f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s "
+            f"({row['cpu_seconds']:6.2f} s of CPU), peak {row['peak_gb']:5.2f} GB -> {row['out']}"
+        )
     return {k: rows[k] for k in PARTS if k in rows and rows[k]["how"]["preset"] == preset}

@@ -4,7 +4,10 @@
 __all__ = ['parse_mixture', 'Mixture', 'open_shards', 'Prefetch']
 
 # %% ../nbs/00ab_mixtures.ipynb #c002
-import copy, queue, re, threading
+import copy
+import queue
+import re
+import threading
 
 from .shards import Filter, ShardSource, collate_pairs
 from .vit_features import SeedError
@@ -12,25 +15,37 @@ from .vit_features import SeedError
 # %% ../nbs/00ab_mixtures.ipynb #c005
 def parse_mixture(data: str) -> list[tuple[str, float]]:
     "`[(pattern, share)]` of `PATTERN:WEIGHT,PATTERN:WEIGHT`; the shares add up to 1."
-    found = [re.fullmatch(r"(.+?)(?::([\d.]+(?:e-?\d+)?))?", part.strip()) for part in str(data).split(",")]
-    if not all(found): raise SeedError(f"data: an empty part in {data!r}")
+    found = [
+        re.fullmatch(r"(.+?)(?::([\d.]+(?:e-?\d+)?))?", part.strip())
+        for part in str(data).split(",")
+    ]
+    if not all(found):
+        raise SeedError(f"data: an empty part in {data!r}")
     if len(found) > 1 and not all(m[2] for m in found):
-        raise SeedError(f"data: each of several data sets needs a weight, as in `a/*.tar:0.7,b/*.tar:0.3`, not {data!r}")
-    try: weights = [float(m[2] or 1) for m in found]
-    except ValueError: weights = [0.]
-    if min(weights) <= 0: raise SeedError(f"data: weights must be positive numbers, not {data!r}")
+        raise SeedError(
+            f"data: each of several data sets needs a weight, as in `a/*.tar:0.7,b/*.tar:0.3`, not {data!r}"
+        )
+    try:
+        weights = [float(m[2] or 1) for m in found]
+    except ValueError:
+        weights = [0.0]
+    if min(weights) <= 0:
+        raise SeedError(f"data: weights must be positive numbers, not {data!r}")
     return [(m[1], w / sum(weights)) for m, w in zip(found, weights)]
 
 # %% ../nbs/00ab_mixtures.ipynb #c008
 class Mixture:
     "Endless batches from `sources`, of which each gives its share of the pairs."
+
     def __init__(self, sources: list, shares: list[float], batch_size: int):
         self.sources, self.shares, self.batch_size = sources, shares, batch_size
         self.taken = [0] * len(sources)
 
-    def __iter__(self): return self
+    def __iter__(self):
+        return self
 
-    def __next__(self) -> dict: return collate_pairs(self.pairs(self.batch_size))
+    def __next__(self) -> dict:
+        return collate_pairs(self.pairs(self.batch_size))
 
     def pairs(self, n: int) -> list:
         "The next `n` pairs `(pixels, text)`."
@@ -49,27 +64,36 @@ class Mixture:
         return dict(taken=[*self.taken], sources=[source.state_dict() for source in self.sources])
 
     def load_state_dict(self, state: dict):
-        if len(state["taken"]) != len(self.taken): raise SeedError(f"the run mixed {len(state['taken'])} data sets, not {len(self.taken)}")
+        if len(state["taken"]) != len(self.taken):
+            raise SeedError(f"the run mixed {len(state['taken'])} data sets, not {len(self.taken)}")
         self.taken = [*state["taken"]]
-        for source, s in zip(self.sources, state["sources"]): source.load_state_dict(s)
+        for source, s in zip(self.sources, state["sources"]):
+            source.load_state_dict(s)
 
 # %% ../nbs/00ab_mixtures.ipynb #c011
 def open_shards(data: str, batch_size: int, **kw):
     "The `ShardSource` of one pattern, or the `Mixture` of several; `kw` goes to each `ShardSource`."
     parts = parse_mixture(data)
     sources = [ShardSource(pattern, batch_size, **kw) for pattern, _ in parts]
-    return sources[0] if len(sources) == 1 else Mixture(sources, [share for _, share in parts], batch_size)
+    return (
+        sources[0]
+        if len(sources) == 1
+        else Mixture(sources, [share for _, share in parts], batch_size)
+    )
 
 # %% ../nbs/00ab_mixtures.ipynb #c018
 class Prefetch:
     "The batches of `source`, up to `ahead` of them made beforehand by a thread; the same, in the same order."
+
     def __init__(self, source, ahead: int = 2):
         self.source, self.ahead, self.state, self.thread = source, ahead, None, None
 
-    def __iter__(self): return self
+    def __iter__(self):
+        return self
 
     def __next__(self):
-        if not self.thread: self._start()
+        if not self.thread:
+            self._start()
         batch, state = self.ready.get()
         if isinstance(batch, BaseException):
             self.close()
@@ -79,25 +103,34 @@ class Prefetch:
 
     def _start(self):
         self.ready, self.stopped = queue.Queue(self.ahead), threading.Event()
-        self.thread = threading.Thread(target=self._read, args=(self.ready, self.stopped), daemon=True)
+        self.thread = threading.Thread(
+            target=self._read, args=(self.ready, self.stopped), daemon=True
+        )
         self.thread.start()
 
     def _read(self, ready, stopped):
         while not stopped.is_set():
-            try: item = next(self.source), copy.deepcopy(self.source.state_dict())
-            except BaseException as e: item = e, None
+            try:
+                item = next(self.source), copy.deepcopy(self.source.state_dict())
+            except BaseException as e:
+                item = e, None
             while not stopped.is_set():
-                try: ready.put(item, timeout=.1)
-                except queue.Full: continue
+                try:
+                    ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
                 break
-            if item[1] is None: return
+            if item[1] is None:
+                return
 
     def close(self):
         "End the thread; what it has read ahead is lost."
-        if self.thread: self.stopped.set(), self.thread.join()
+        if self.thread:
+            self.stopped.set(), self.thread.join()
         self.thread = None
 
-    def state_dict(self) -> dict: return self.state or self.source.state_dict()
+    def state_dict(self) -> dict:
+        return self.state or self.source.state_dict()
 
     def load_state_dict(self, state: dict):
         self.close()

@@ -8,7 +8,8 @@ __all__ = ['LINEARS', 'PUBLISHED', 'SHIPPED', 'LMConfig', 'toy_opt', 'add_lora',
            'SeedLM']
 
 # %% ../nbs/05_opt_lora.ipynb #c002
-import os, re
+import os
+import re
 from dataclasses import dataclass, field
 from itertools import count, groupby
 from pathlib import Path
@@ -24,83 +25,117 @@ from transformers.masking_utils import create_causal_mask
 from .backbones import build_opt
 from .tokenizer import SeedTokenizer
 from .training import load_state, load_tensors, save_json, save_tensors
-from .visual_words import Examples, Mosaic, Prompts, Vocabulary, begins, left_pad, places, texts
+from seed_nb.visual_words import (
+    Examples,
+    Mosaic,
+    Prompts,
+    Vocabulary,
+    begins,
+    left_pad,
+    places,
+    texts,
+)
 from .vit_features import WEIGHTS, Config, SeedError, quiet
 from .vq import check_codes
 
 # %% ../nbs/05_opt_lora.ipynb #c006
-LINEARS = 'q_proj', 'k_proj', 'v_proj', 'out_proj', 'fc1', 'fc2'
+LINEARS = "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"
+
 
 @dataclass(frozen=True)
 class LMConfig(Config):
     "Which language model learns which visual words, and how much of it may change"
-    base: str = 'emoji'                 # the frozen LLM: emoji, toy, a folder or a hub id
-    revision: str | None = None         # of a hub id
-    seed: str = 'emoji'                 # the image tokenizer: emoji, mosaic, a folder or a hub id
-    n_codes: int = 2048                 # visual words
-    code_dim: int = 32                  # numbers in the codebook vector of one
-    n_tokens: int = 32                  # visual words in a picture
-    own_rows: bool = True               # a visual word has an embedding of its own too (`ours`), not its vector's alone
-    r: int = 32                         # rank of the changes
-    alpha: float = 64.                  # they are scaled by alpha / r
-    dropout: float = 0.
-    targets: tuple = LINEARS            # the layers that may change
+
+    base: str = "emoji"  # the frozen LLM: emoji, toy, a folder or a hub id
+    revision: str | None = None  # of a hub id
+    seed: str = "emoji"  # the image tokenizer: emoji, mosaic, a folder or a hub id
+    n_codes: int = 2048  # visual words
+    code_dim: int = 32  # numbers in the codebook vector of one
+    n_tokens: int = 32  # visual words in a picture
+    own_rows: bool = (
+        True  # a visual word has an embedding of its own too (`ours`), not its vector's alone
+    )
+    r: int = 32  # rank of the changes
+    alpha: float = 64.0  # they are scaled by alpha / r
+    dropout: float = 0.0
+    targets: tuple = LINEARS  # the layers that may change
     prompts: Prompts = field(default_factory=Prompts)
-    attention: str = 'auto'             # eager | sdpa | auto, or flash_attention_2 where it is installed
+    attention: str = "auto"  # eager | sdpa | auto, or flash_attention_2 where it is installed
     presets: ClassVar[dict] = dict(
         emoji={},
-        toy=dict(base='toy', seed='mosaic', n_codes=64, code_dim=3, r=16),
-        paper=dict(base='facebook/opt-2.7b', revision='main', seed='seed1', n_codes=8192, own_rows=False, r=16,
-                   alpha=32., dropout=.05, prompts='paper'))
+        toy=dict(base="toy", seed="mosaic", n_codes=64, code_dim=3, r=16),
+        paper=dict(
+            base="facebook/opt-2.7b",
+            revision="main",
+            seed="seed1",
+            n_codes=8192,
+            own_rows=False,
+            r=16,
+            alpha=32.0,
+            dropout=0.05,
+            prompts="paper",
+        ),
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if min(self.n_codes, self.code_dim, self.n_tokens, self.r) < 1:
-            raise SeedError('LMConfig: n_codes, code_dim, n_tokens and r must be at least 1')
+            raise SeedError("LMConfig: n_codes, code_dim, n_tokens and r must be at least 1")
 
 # %% ../nbs/05_opt_lora.ipynb #c009
 def toy_opt(width=64, layers=2):
     "A tiny random OPT, the same every time, and its tokenizer"
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / 'opt')
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / "opt")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         opt = build_opt(len(tokenizer), width, layers, heads=2)
-        for p in opt.parameters(): p.mul_(1.6 if p.ndim > 1 else 1)
+        for p in opt.parameters():
+            p.mul_(1.6 if p.ndim > 1 else 1)
     return opt.eval(), tokenizer
 
 # %% ../nbs/05_opt_lora.ipynb #c014
 def add_lora(base, cfg):
     "`base` frozen, with trainable low-rank changes beside the linear layers that `cfg.targets` names"
-    config = LoraConfig(r=cfg.r, lora_alpha=cfg.alpha, lora_dropout=cfg.dropout,
-                        target_modules=list(cfg.targets))
-    try: return inject_adapter_in_model(config, base.requires_grad_(False))
-    except ValueError as e: raise SeedError(f'LMConfig.targets: {str(e).splitlines()[0]}') from e
+    config = LoraConfig(
+        r=cfg.r, lora_alpha=cfg.alpha, lora_dropout=cfg.dropout, target_modules=list(cfg.targets)
+    )
+    try:
+        return inject_adapter_in_model(config, base.requires_grad_(False))
+    except ValueError as e:
+        raise SeedError(f"LMConfig.targets: {str(e).splitlines()[0]}") from e
 
 # %% ../nbs/05_opt_lora.ipynb #c017
 class VisualLM(nn.Module):
     "A frozen language model, LoRA, and what visual words need to enter and to leave it"
+
     def __init__(self, cfg, base, codebook=None):
         super().__init__()
-        if codebook is None: codebook = torch.zeros(cfg.n_codes, cfg.code_dim)
+        if codebook is None:
+            codebook = torch.zeros(cfg.n_codes, cfg.code_dim)
         words = codebook.detach().float().clone()
         if words.shape != (cfg.n_codes, cfg.code_dim):
-            raise SeedError(f'the codebook is {tuple(words.shape)}, where LMConfig says '
-                            f'n_codes={cfg.n_codes} and code_dim={cfg.code_dim}')
+            raise SeedError(
+                f"the codebook is {tuple(words.shape)}, where LMConfig says "
+                f"n_codes={cfg.n_codes} and code_dim={cfg.code_dim}"
+            )
         self.cfg, embeddings = cfg, base.get_input_embeddings().weight
         (self.n_text, d), self.n_places = embeddings.shape, base.config.max_position_embeddings
         self.base = add_lora(base, cfg)
-        self.register_buffer('codebook', words)
-        self.register_buffer('known', embeddings.detach().float().mean(0))     # tells one base from another
+        self.register_buffer("codebook", words)
+        self.register_buffer(
+            "known", embeddings.detach().float().mean(0)
+        )  # tells one base from another
         self.fc, self.head = nn.Linear(cfg.code_dim, d), nn.Linear(d, cfg.n_codes + 2, bias=False)
-        self.marks = nn.Parameter(torch.empty(2, d))                           # BOI, EOI
+        self.marks = nn.Parameter(torch.empty(2, d))  # BOI, EOI
         self.own = nn.Parameter(torch.zeros(cfg.n_codes, d)) if cfg.own_rows else None
         self._start(embeddings.detach().float().std())
 
     @torch.no_grad()
     def _start(self, size):
         length = self.codebook.pow(2).sum(-1).mean().sqrt().clamp(min=1e-6)
-        self.fc.weight.normal_().mul_(size/length)
-        for weight in (self.head.weight, self.marks): weight.normal_().mul_(size)
+        self.fc.weight.normal_().mul_(size / length)
+        for weight in (self.head.weight, self.marks):
+            weight.normal_().mul_(size)
         self.fc.bias.zero_()
 
     device = property(lambda self: self.marks.device)
@@ -111,18 +146,27 @@ class VisualLM(nn.Module):
         words = self.base.get_input_embeddings()(ids.where(ids < self.n_text, 0))
         code = (ids - self.n_text).clamp(0, self.cfg.n_codes - 1)
         visual = self.fc(self.codebook[code])
-        if self.own is not None: visual = visual + self.own[code]
-        visual = visual.where((ids < boi)[..., None], self.marks[(ids - boi).clamp(0, 1)].to(visual.dtype))
+        if self.own is not None:
+            visual = visual + self.own[code]
+        visual = visual.where(
+            (ids < boi)[..., None], self.marks[(ids - boi).clamp(0, 1)].to(visual.dtype)
+        )
         return words.where(is_text, visual.to(words.dtype))
 
     def hidden(self, ids, mask, cache=None):
         "The last hidden states (b, t, d) of the newest `ids` (b, t); `mask` (b, all) covers the cache too"
-        x, at = self.embed(ids), places(mask).clamp(max=self.n_places - 1)[:, -ids.shape[1]:]
-        if flash := cache is None and 'flash' in self.base.config._attn_implementation:
-            x, at = x.flatten(0, 1)[None], at.flatten()[None]               # it wants a single row
-        if cache is None: mask = create_causal_mask(self.base.config, x, None, None, position_ids=at)
-        h = self.base.model(inputs_embeds=x, attention_mask=mask, position_ids=at, past_key_values=cache,
-                            use_cache=cache is not None).last_hidden_state
+        x, at = self.embed(ids), places(mask).clamp(max=self.n_places - 1)[:, -ids.shape[1] :]
+        if flash := cache is None and "flash" in self.base.config._attn_implementation:
+            x, at = x.flatten(0, 1)[None], at.flatten()[None]  # it wants a single row
+        if cache is None:
+            mask = create_causal_mask(self.base.config, x, None, None, position_ids=at)
+        h = self.base.model(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=at,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
         return h.view(*ids.shape, -1) if flash else h
 
     def logits(self, h):
@@ -134,26 +178,30 @@ class VisualLM(nn.Module):
         "The cross-entropy (n,) of each document that `mask` counts, a mean over its labelled tokens"
         first, longest = begins(mask), places(mask)[mask > 0].max().item() + 1
         if longest > self.n_places:
-            raise SeedError(f'a sequence of {longest} tokens; the model reads {self.n_places}')
-        learned = (labels != -100) & ~first                      # nothing stands before a first token
+            raise SeedError(f"a sequence of {longest} tokens; the model reads {self.n_places}")
+        learned = (labels != -100) & ~first  # nothing stands before a first token
         row, t = learned.nonzero(as_tuple=True)
         logits = self.logits(self.hidden(ids, mask)[row, t - 1])
         document = (first.flatten().cumsum(0) - 1).view_as(ids)[learned]
-        loss = F.cross_entropy(logits, labels[learned], reduction='none')
+        loss = F.cross_entropy(logits, labels[learned], reduction="none")
         total = loss.new_zeros(int(first.sum())).index_add(0, document, loss)
-        return total/torch.bincount(document, minlength=len(total)).clamp(min=1)
+        return total / torch.bincount(document, minlength=len(total)).clamp(min=1)
 
 # %% ../nbs/05_opt_lora.ipynb #c034
-def pick(logits, u, temperature=0., top_k=0, top_p=1.):
+def pick(logits, u, temperature=0.0, top_k=0, top_p=1.0):
     "An id for each row of `logits` (b, v): the best, or with a `temperature` the one on which `u` (b,) falls"
     if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise SeedError('temperature and top_k must not be negative, top_p must be in (0, 1]')
-    if not temperature: return logits.argmax(-1)
-    p, order = (logits.double()/temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-    if top_k: p[:, top_k:] = 0
-    p = p.masked_fill(p.cumsum(-1) - p >= top_p*p.sum(-1, keepdim=True), 0)
+        raise SeedError("temperature and top_k must not be negative, top_p must be in (0, 1]")
+    if not temperature:
+        return logits.argmax(-1)
+    p, order = (
+        (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    )
+    if top_k:
+        p[:, top_k:] = 0
+    p = p.masked_fill(p.cumsum(-1) - p >= top_p * p.sum(-1, keepdim=True), 0)
     edges = p.cumsum(-1)
-    return order.gather(-1, (edges <= u[:, None]*edges[:, -1:]).sum(-1, keepdim=True))[:, 0]
+    return order.gather(-1, (edges <= u[:, None] * edges[:, -1:]).sum(-1, keepdim=True))[:, 0]
 
 # %% ../nbs/05_opt_lora.ipynb #c038
 @torch.no_grad()
@@ -167,29 +215,35 @@ def generate(lm, prompts, allowed, u, stop=None, **how):
         ids = pick(logits.masked_fill(banned, -torch.inf), x, **how)[:, None]
         mask, done = F.pad(mask, (0, 1), value=1), done | (ids == (-1 if stop is None else stop))
         out.append(ids)
-        if done.all(): break
+        if done.all():
+            break
     rows = torch.cat(out, 1).tolist()
-    return [row[:row.index(stop) + 1] if stop in row else row for row in rows]
+    return [row[: row.index(stop) + 1] if stop in row else row for row in rows]
 
 # %% ../nbs/05_opt_lora.ipynb #c043
 def spread(seed, n):
     "`seed`, seed + 1, ... or a list of `n` seeds, as a list"
     seeds = list(range(seed, seed + n)) if isinstance(seed, int) else list(seed)
-    if len(seeds) != n: raise SeedError(f'{len(seeds)} seeds for {n} prompts')
+    if len(seeds) != n:
+        raise SeedError(f"{len(seeds)} seeds for {n} prompts")
     return seeds
+
 
 def streams(seeds, steps):
     "Uniform numbers (b, steps), a row for each of `seeds`"
-    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    return torch.stack(
+        [torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    )
 
 # %% ../nbs/05_opt_lora.ipynb #c044
 class Talker(VisualLM):
     "A language model that sees and draws through the image tokenizer `seed`"
-    rows = 64       # written at a time
+
+    rows = 64  # written at a time
 
     def __init__(self, cfg, base, tokenizer, seed=None):
         super().__init__(cfg, base, None if seed is None else seed.codebook)
-        self.__dict__['seed'] = seed                      # no sub-module: neither trained nor saved here
+        self.__dict__["seed"] = seed  # no sub-module: neither trained nor saved here
         self.tokenizer = tokenizer
         self.vocab = Vocabulary(tokenizer, self.n_text, cfg.n_codes, cfg.n_tokens)
         self.examples = Examples(cfg.prompts, self.vocab)
@@ -201,13 +255,17 @@ class Talker(VisualLM):
         A word's own embedding and its output row become the mean of the embeddings of those words, less what all
         texts share. Needs `own_rows`."""
         words = self.base.get_input_embeddings().weight.float()
-        bags = torch.stack([words[self.vocab.text(t)].mean(0) for t in texts])                  # (n, d)
+        bags = torch.stack([words[self.vocab.text(t)].mean(0) for t in texts])  # (n, d)
         near = words.new_zeros(self.cfg.n_codes, words.shape[1])
-        for column in codes.T: near.index_add_(0, column.to(near.device), bags - bags.mean(0))
-        near, met = F.normalize(near, dim=-1)*words.norm(dim=-1).mean(), near.any(-1, keepdim=True)
+        for column in codes.T:
+            near.index_add_(0, column.to(near.device), bags - bags.mean(0))
+        near, met = (
+            F.normalize(near, dim=-1) * words.norm(dim=-1).mean(),
+            near.any(-1, keepdim=True),
+        )
         self.own.copy_(near)
         self.head.weight[:-2] = near.where(met, self.head.weight[:-2])
-        self.fc.weight.zero_()                                # what the vectors add is learned
+        self.fc.weight.zero_()  # what the vectors add is learned
 
     def reword(self, prompts):
         "This model, asked in other words: those of the `Prompts` given"
@@ -215,138 +273,177 @@ class Talker(VisualLM):
         return self
 
     def _apply(self, fn, recurse=True):
-        if isinstance(self.seed, nn.Module): self.seed._apply(fn)      # both move to a GPU together
+        if isinstance(self.seed, nn.Module):
+            self.seed._apply(fn)  # both move to a GPU together
         return super()._apply(fn, recurse)
 
     def encode(self, images):
         "The codes (b, 32) of `images`: pictures, a tensor of them, or codes"
         if torch.is_tensor(images) and images.ndim == 2:
             if images.shape[1] != self.cfg.n_tokens or not len(images):
-                raise SeedError(f'codes must be (b, {self.cfg.n_tokens}), not {tuple(images.shape)}')
+                raise SeedError(
+                    f"codes must be (b, {self.cfg.n_tokens}), not {tuple(images.shape)}"
+                )
             return check_codes(images, self.cfg.n_codes).cpu()
-        if self.seed is None: raise SeedError('this SeedLM has no image tokenizer: give it codes')
+        if self.seed is None:
+            raise SeedError("this SeedLM has no image tokenizer: give it codes")
         return self.seed.encode(images).cpu()
 
     def caption(self, images, steps=96, **how):
         "What each of `images` shows, as a list of strings"
-        return self._say([self.examples.see(c) for c in self.encode(images)], 'image', steps, **how)
+        return self._say([self.examples.see(c) for c in self.encode(images)], "image", steps, **how)
 
     def ask(self, images, questions, steps=32, **how):
         "The answers to `questions`, one about each of `images` or all about a single one"
-        questions, codes = texts(questions, 'question'), self.encode(images)
-        if len(codes) == 1: codes = codes.expand(len(questions), -1)
-        if len(codes) != len(questions): raise SeedError(f'{len(questions)} questions, {len(codes)} images')
+        questions, codes = texts(questions, "question"), self.encode(images)
+        if len(codes) == 1:
+            codes = codes.expand(len(questions), -1)
+        if len(codes) != len(questions):
+            raise SeedError(f"{len(questions)} questions, {len(codes)} images")
         prompts = [self.examples.ask(c, q) for c, q in zip(codes, questions)]
-        return self._say(prompts, 'question', steps, **how)
+        return self._say(prompts, "question", steps, **how)
 
     def _say(self, prompts, what, steps, **how):
-        return [self.vocab.words(ids) for ids in
-                self._write(prompts, what, self.vocab.writable(), steps, stop=self.vocab.eos, **how)]
+        return [
+            self.vocab.words(ids)
+            for ids in self._write(
+                prompts, what, self.vocab.writable(), steps, stop=self.vocab.eos, **how
+            )
+        ]
 
     def draw_codes(self, prompts, seed=0, constrained=True, **how):
         "Codes (b, 32); unconstrained, a list of `dict(ids, codes, valid)` of what the model wrote"
-        v, prompts = self.vocab, [self.examples.draw(t) for t in texts(prompts, 'prompt')]
+        v, prompts = self.vocab, [self.examples.draw(t) for t in texts(prompts, "prompt")]
         if constrained:
             prompts = [p + [v.boi] for p in prompts]
-            rows = self._write(prompts, 'prompt', v.visual(), v.n_tokens, v.n_tokens, seed=seed, **how)
+            rows = self._write(
+                prompts, "prompt", v.visual(), v.n_tokens, v.n_tokens, seed=seed, **how
+            )
             return torch.tensor(rows) - v.n_text
         n = v.n_tokens + 2
-        rows = self._write(prompts, 'prompt', v.anything(), n, n, stop=v.eoi, seed=seed, **how)
+        rows = self._write(prompts, "prompt", v.anything(), n, n, stop=v.eoi, seed=seed, **how)
         return [dict(ids=ids, codes=v.read(ids), valid=v.read(ids) is not None) for ids in rows]
 
     def draw(self, prompts, seed=0, constrained=True, decode=None, **how):
         "A picture for each of `prompts`; unconstrained, `None` where none was written. `decode`: its options"
-        if self.seed is None: raise SeedError('this SeedLM has no image tokenizer: use draw_codes')
+        if self.seed is None:
+            raise SeedError("this SeedLM has no image tokenizer: use draw_codes")
         codes = self.draw_codes(prompts, seed, constrained, **how)
-        codes = list(codes) if constrained else [span['codes'] for span in codes]
+        codes = list(codes) if constrained else [span["codes"] for span in codes]
         seeds, out = spread(seed, len(codes)), []
-        at = zip(codes, seeds, count())               # `decode` numbers its noise as we do: runs go together
+        at = zip(codes, seeds, count())  # `decode` numbers its noise as we do: runs go together
         for (written, _), run in groupby(at, lambda r: (r[0] is not None, r[1] - r[2])):
             part, (first, *_), _ = zip(*run)
-            out += self.seed.decode(torch.stack(part), seed=first, **(decode or {})) if written else part
+            out += (
+                self.seed.decode(torch.stack(part), seed=first, **(decode or {}))
+                if written
+                else part
+            )
         return out
 
     def _write(self, prompts, what, allowed, steps, room=1, stop=None, seed=0, **how):
         "`generate` for any number of `prompts`; where not even `room` ids fit behind one, that is an error"
         for i, p in enumerate(prompts):
             if len(p) + room > self.n_places:
-                raise SeedError(f'{what} {i} is too long: {len(p)} tokens with the prompt, and {room} must '
-                                f'follow; the model has {self.n_places} places')
+                raise SeedError(
+                    f"{what} {i} is too long: {len(p)} tokens with the prompt, and {room} must "
+                    f"follow; the model has {self.n_places} places"
+                )
         u, training, out = streams(spread(seed, len(prompts)), steps), self.training, []
         self.eval()
         for i in range(0, len(prompts), self.rows):
-            part = prompts[i:i + self.rows]
+            part = prompts[i : i + self.rows]
             room = min(steps, self.n_places - min(map(len, part)))
-            rows = generate(self, part, allowed, u[i:i + self.rows, :room], stop, **how)
-            out += [row[:self.n_places - len(p)] for row, p in zip(rows, part)]
+            rows = generate(self, part, allowed, u[i : i + self.rows, :room], stop, **how)
+            out += [row[: self.n_places - len(p)] for row, p in zip(rows, part)]
         self.train(training)
         return out
 
 # %% ../nbs/05_opt_lora.ipynb #c058
-PUBLISHED = Prompts.preset('paper', caption='a photo of')       # of the paper's evaluation
+PUBLISHED = Prompts.preset("paper", caption="a photo of")  # of the paper's evaluation
 
 # %% ../nbs/05_opt_lora.ipynb #c061
-SHIPPED = {'emoji-opt': 'emoji-opt', 'emoji': 'opt'}      # in `WEIGHTS`: a trained SeedLM, the LLM under it
+SHIPPED = {
+    "emoji-opt": "emoji-opt",
+    "emoji": "opt",
+}  # in `WEIGHTS`: a trained SeedLM, the LLM under it
+
 
 def find(name, near=None):
     "The folder that `name` means: a shipped one, one seen from `near`, or one seen from here; else `None`"
-    if name in SHIPPED: return WEIGHTS/SHIPPED[name]
-    folders = ([Path(near)/name] if near else []) + [Path(name)]
+    if name in SHIPPED:
+        return WEIGHTS / SHIPPED[name]
+    folders = ([Path(near) / name] if near else []) + [Path(name)]
     return next((f for f in folders if f.is_dir()), None)
+
 
 def reference(name, folder):
     "How a config in `folder` names `name`: a path becomes a relative one"
     local = name not in SHIPPED and Path(name).is_dir()
     return os.path.relpath(Path(name).resolve(), Path(folder).resolve()) if local else name
 
+
 def resolve(name, near):
     "The opposite of `reference`"
-    return str((Path(near)/name).resolve()) if name not in SHIPPED and (Path(near)/name).is_dir() else name
+    return (
+        str((Path(near) / name).resolve())
+        if name not in SHIPPED and (Path(near) / name).is_dir()
+        else name
+    )
 
 # %% ../nbs/05_opt_lora.ipynb #c062
 def load_base(cfg, dtype=torch.float32):
     "The language model and the tokenizer that `cfg.base` names, every weight accounted for"
-    if cfg.base == 'toy': return toy_opt()
-    auto = 'sdpa' if torch.cuda.is_available() else 'eager'       # on a CPU, eager is faster in bfloat16
-    attention = auto if cfg.attention == 'auto' else cfg.attention
+    if cfg.base == "toy":
+        return toy_opt()
+    auto = "sdpa" if torch.cuda.is_available() else "eager"  # on a CPU, eager is faster in bfloat16
+    attention = auto if cfg.attention == "auto" else cfg.attention
     folder = find(cfg.base)
     name = str(folder or cfg.base)
-    if folder is None and not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name):
-        raise SeedError(f'{name}: no such language model')
-    where = dict(local_files_only=folder is not None, revision=cfg.revision or 'main')
+    if folder is None and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        raise SeedError(f"{name}: no such language model")
+    where = dict(local_files_only=folder is not None, revision=cfg.revision or "main")
     try:
         with quiet():
             base, info = AutoModelForCausalLM.from_pretrained(
-                name, **where, dtype=dtype, attn_implementation=attention, use_safetensors=True,
-                output_loading_info=True)
+                name,
+                **where,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
             tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except Exception as e:
-        raise SeedError(f'{name}: cannot load this model ({[*str(e).splitlines(), e][0]})') from e
-    for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
+        raise SeedError(f"{name}: cannot load this model ({[*str(e).splitlines(), e][0]})") from e
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info.get(what) or ())):
-            raise SeedError(f'{name}: {what.replace("_", " ")}: {", ".join(names[:3])}')
+            raise SeedError(f"{name}: {what.replace('_', ' ')}: {', '.join(names[:3])}")
     return base.eval(), tokenizer
+
 
 def load_seed(name):
     "The image tokenizer called `name`"
-    return Mosaic() if name == 'mosaic' else SeedTokenizer.from_pretrained(name)
+    return Mosaic() if name == "mosaic" else SeedTokenizer.from_pretrained(name)
 
 # %% ../nbs/05_opt_lora.ipynb #c063
 def adapter(lm):
     "The tensors of `lm` that are its own: all but the frozen model"
-    return {k: t for k, t in lm.state_dict().items() if 'lora_' in k or not k.startswith('base.')}
+    return {k: t for k, t in lm.state_dict().items() if "lora_" in k or not k.startswith("base.")}
+
 
 def load_adapter(lm, file):
     "Fill `lm` from `file`, which must have been trained on the same model and the same codebook"
     fixed = dict(codebook=lm.codebook.clone(), known=lm.known.clone())
     load_state(lm, load_tensors(file), file, adapter(lm))
-    for (name, mine), what in zip(fixed.items(), ('image tokenizer', 'language model')):
-        if (mine - lm.get_buffer(name)).abs().max() > .02*mine.abs().max():
-            raise SeedError(f'{file} was trained with another {what} than this one')
+    for (name, mine), what in zip(fixed.items(), ("image tokenizer", "language model")):
+        if (mine - lm.get_buffer(name)).abs().max() > 0.02 * mine.abs().max():
+            raise SeedError(f"{file} was trained with another {what} than this one")
 
 # %% ../nbs/05_opt_lora.ipynb #c064
 class SeedLM(Talker):
     "A `Talker` that can be saved and loaded"
+
     @classmethod
     def build(cls, cfg, seed=None, dtype=torch.float32):
         "A `SeedLM` to be trained: the models that `cfg` names and a new adapter"
@@ -355,20 +452,25 @@ class SeedLM(Talker):
     def save_pretrained(self, folder, half=False):
         "Write adapter, config and text tokenizer to `folder`; `half`: the adapter in float16"
         folder, cfg = Path(folder), self.cfg
-        small = lambda k, t: t.half() if half and k not in ('codebook', 'known') else t
-        save_tensors(folder/'seed_lm.safetensors', {k: small(k, t) for k, t in adapter(self).items()})
+        small = lambda k, t: t.half() if half and k not in ("codebook", "known") else t
+        save_tensors(
+            folder / "seed_lm.safetensors", {k: small(k, t) for k, t in adapter(self).items()}
+        )
         cfg = cfg.replace(base=reference(cfg.base, folder), seed=reference(cfg.seed, folder))
-        save_json(folder/'seed_lm.json', cfg.to_dict())
+        save_json(folder / "seed_lm.json", cfg.to_dict())
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
-    def from_pretrained(cls, name='emoji-opt', seed=None, device=None, dtype=torch.float32):
+    def from_pretrained(cls, name="emoji-opt", seed=None, device=None, dtype=torch.float32):
         "The shipped `emoji-opt`, or the model in a folder; `seed`: an image tokenizer that is loaded already"
-        if (folder := find(name)) is None: raise SeedError(f'{name}: no such folder; shipped is emoji-opt')
-        cfg = LMConfig.load(folder/'seed_lm.json')
+        if (folder := find(name)) is None:
+            raise SeedError(f"{name}: no such folder; shipped is emoji-opt")
+        cfg = LMConfig.load(folder / "seed_lm.json")
         cfg = cfg.replace(base=resolve(cfg.base, folder), seed=resolve(cfg.seed, folder))
-        try: tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        except Exception as e: raise SeedError(f'{folder}: no text tokenizer can be read here') from e
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        except Exception as e:
+            raise SeedError(f"{folder}: no text tokenizer can be read here") from e
         lm = cls(cfg, load_base(cfg, dtype)[0], tokenizer, seed or load_seed(cfg.seed))
-        load_adapter(lm, folder/'seed_lm.safetensors')
-        return lm.eval().to(device or 'cpu')
+        load_adapter(lm, folder / "seed_lm.safetensors")
+        return lm.eval().to(device or "cpu")

@@ -17,8 +17,10 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from .vit_features import Config, SeedError
 
 # %% ../nbs/03_reverse_qformer.ipynb #c003
-FULL = dict(width=768, heads=12, blocks=4, reverse_layers=4, dropout=.1, init_std=.02, project_bias=True)
-TOY = dict(width=32, heads=2, blocks=1, reverse_layers=2, out_width=32, init_std=.18)
+FULL = dict(
+    width=768, heads=12, blocks=4, reverse_layers=4, dropout=0.1, init_std=0.02, project_bias=True
+)
+TOY = dict(width=32, heads=2, blocks=1, reverse_layers=2, out_width=32, init_std=0.18)
 HEADS = "text", "image_mlp", "image_query"
 
 
@@ -28,62 +30,87 @@ class DecoderConfig(Config):
 
     `paper` is SEED-1: 77 x 768, the text features of Stable Diffusion 1.4. The `seed2` ones end in one
     CLIP image embedding of 1,024 numbers: `seed2` as released, `seed2_query` as in the training code."""
+
     presets: ClassVar[dict] = dict(
         emoji=dict(width=192, heads=6, blocks=2, reverse_layers=4, n_out=32, out_width=160),
         toy=dict(TOY, n_out=32),
         paper=dict(FULL, n_out=77, out_width=768),
         seed2=dict(FULL, head="image_mlp", n_out=1, out_width=1024),
         seed2_query=dict(FULL, head="image_query", n_out=1, out_width=1024),
-        toy_seed2=dict(TOY, head="image_mlp", n_out=1, down=(16, 8)))
+        toy_seed2=dict(TOY, head="image_mlp", n_out=1, down=(16, 8)),
+    )
     width: int = 192
     heads: int = 6
-    blocks: int = 2              # transformer blocks in each decoder; the paper has 4
-    reverse_layers: int = 4      # Q-Former layers; cross-attention in every second
-    n_codes: int = 32            # codes a picture
-    n_out: int = 32              # generation embeddings
+    blocks: int = 2  # transformer blocks in each decoder; the paper has 4
+    reverse_layers: int = 4  # Q-Former layers; cross-attention in every second
+    n_codes: int = 32  # codes a picture
+    n_out: int = 32  # generation embeddings
     out_width: int = 160
-    dropout: float = 0.
-    init_std: float = .07        # of the Q-Former's weights at the start, about width ** -.5
-    head: str = "text"           # text, image_mlp or image_query
-    down: tuple = (256, 128, 32) # widths of the MLP of `image_mlp`
-    project_bias: bool = False   # the last linear layer of the official code has one
+    dropout: float = 0.0
+    init_std: float = 0.07  # of the Q-Former's weights at the start, about width ** -.5
+    head: str = "text"  # text, image_mlp or image_query
+    down: tuple = (256, 128, 32)  # widths of the MLP of `image_mlp`
+    project_bias: bool = False  # the last linear layer of the official code has one
 
     def __post_init__(self):
         super().__post_init__()
         if self.head not in HEADS:
-            raise SeedError(f"DecoderConfig.head must be one of {', '.join(HEADS)}, not {self.head!r}")
+            raise SeedError(
+                f"DecoderConfig.head must be one of {', '.join(HEADS)}, not {self.head!r}"
+            )
         if self.head != "text" and self.n_out != 1:
             raise SeedError(f"DecoderConfig.n_out must be 1 for {self.head}, not {self.n_out}")
 
 # %% ../nbs/03_reverse_qformer.ipynb #c005
 class CodeDecoder(nn.Module):
     "`blocks` pre-norm transformer blocks with a learned position per code: `(b, 32, width)` -> `(b, 32, width)` (official `blocks`)."
+
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
         self.position = nn.Parameter(torch.zeros(1, cfg.n_codes, cfg.width))
-        layer = nn.TransformerEncoderLayer(cfg.width, cfg.heads, 4 * cfg.width, dropout=0., activation="gelu", layer_norm_eps=1e-6,
-                                           batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            cfg.width,
+            cfg.heads,
+            4 * cfg.width,
+            dropout=0.0,
+            activation="gelu",
+            layer_norm_eps=1e-6,
+            batch_first=True,
+            norm_first=True,
+        )
         self.blocks = nn.TransformerEncoder(layer, cfg.blocks, enable_nested_tensor=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor: return self.blocks(x + self.position)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(x + self.position)
 
 # %% ../nbs/03_reverse_qformer.ipynb #c007
 class ReverseQFormer(nn.Module):
     "`n_out` queries read the codes `(b, 32, width)` and become generation embeddings `(b, n_out, out_width)`."
+
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
         self.plan = CodeDecoder(cfg)
-        self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_out, cfg.width).normal_(std=.02))
+        self.query_tokens = nn.Parameter(torch.empty(1, cfg.n_out, cfg.width).normal_(std=0.02))
         config = Blip2QFormerConfig(
-            hidden_size=cfg.width, num_hidden_layers=cfg.reverse_layers, num_attention_heads=cfg.heads, intermediate_size=4 * cfg.width,
-            encoder_hidden_size=cfg.width, cross_attention_frequency=2, hidden_dropout_prob=cfg.dropout,
-            attention_probs_dropout_prob=cfg.dropout, initializer_range=cfg.init_std, use_qformer_text_input=False)
+            hidden_size=cfg.width,
+            num_hidden_layers=cfg.reverse_layers,
+            num_attention_heads=cfg.heads,
+            intermediate_size=4 * cfg.width,
+            encoder_hidden_size=cfg.width,
+            cross_attention_frequency=2,
+            hidden_dropout_prob=cfg.dropout,
+            attention_probs_dropout_prob=cfg.dropout,
+            initializer_range=cfg.init_std,
+            use_qformer_text_input=False,
+        )
         self.qformer = Blip2QFormerModel._from_config(config, attn_implementation="eager")
         self.project = nn.Linear(cfg.width, cfg.out_width, bias=cfg.project_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         queries = self.query_tokens.expand(len(x), -1, -1)
-        return self.project(self.qformer(query_embeds=queries, encoder_hidden_states=self.plan(x)).last_hidden_state)
+        return self.project(
+            self.qformer(query_embeds=queries, encoder_hidden_states=self.plan(x)).last_hidden_state
+        )
 
 
 def stretch(x: torch.Tensor, n: int) -> torch.Tensor:
@@ -93,16 +120,21 @@ def stretch(x: torch.Tensor, n: int) -> torch.Tensor:
 # %% ../nbs/03_reverse_qformer.ipynb #c009
 class ImageHead(nn.Module):
     "SEED-2's released head (official `image_down`): codes `(b, 32, width)` -> `(b, 1, out_width)`."
+
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
         self.plan = CodeDecoder(cfg)
-        steps = [m for a, b in pairwise((cfg.width, *cfg.down)) for m in (nn.Linear(a, b, bias=False), nn.ReLU())]
-        self.down = nn.Sequential(*steps[:-1])                               # no ReLU at the end
+        steps = [
+            m
+            for a, b in pairwise((cfg.width, *cfg.down))
+            for m in (nn.Linear(a, b, bias=False), nn.ReLU())
+        ]
+        self.down = nn.Sequential(*steps[:-1])  # no ReLU at the end
         self.project = nn.Linear(cfg.n_codes * cfg.down[-1], cfg.out_width, bias=cfg.project_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.down(self.plan(x)).flatten(1)                               # (b, 32, 32) -> (b, 1024)
-        return self.project(x)[:, None]                                      # (b, 1, 1024)
+        x = self.down(self.plan(x)).flatten(1)  # (b, 32, 32) -> (b, 1024)
+        return self.project(x)[:, None]  # (b, 1, 1024)
 
 
 def build_head(cfg: DecoderConfig) -> nn.Module:
@@ -117,7 +149,8 @@ def cosine_loss(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 class Standardise(nn.Module):
     "Running mean and scale of each query and dimension `(n, d)`, over batches seen in training mode."
-    def __init__(self, n: int, d: int, momentum: float = .01):
+
+    def __init__(self, n: int, d: int, momentum: float = 0.01):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(n, d))
@@ -132,7 +165,8 @@ class Standardise(nn.Module):
         self.mean.lerp_(x.float().mean(0), rate)
         self.scale.lerp_(x.float().std(0), rate)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor: return (x.float() - self.mean) / self.scale.clamp(min=.05)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.float() - self.mean) / self.scale.clamp(min=0.05)
 
 
 def centred_cosine(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

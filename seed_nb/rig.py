@@ -4,7 +4,9 @@
 __all__ = ['SIZES', 'GROUPS', 'SMALL', 'PROPORTIONS', 'wait', 'in_turn', 'ratio', 'ceiling', 'machine', 'BenchConfig', 'Rig']
 
 # %% ../nbs/09a_rig.ipynb #c002
-import os, platform, time
+import os
+import platform
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -14,7 +16,13 @@ from typing import ClassVar
 import torch
 from diffusers import StableDiffusionPipeline
 
-from .backbones import build_opt, build_scheduler, build_text_encoder, clip_tokenizer, opt_tokenizer
+from seed_nb.backbones import (
+    build_opt,
+    build_scheduler,
+    build_text_encoder,
+    clip_tokenizer,
+    opt_tokenizer,
+)
 from .causal_qformer import QFormerConfig
 from .data import SceneSource
 from .opt_lora import LMConfig, Talker
@@ -29,7 +37,8 @@ from .watching import operations
 # %% ../nbs/09a_rig.ipynb #c004
 def wait(device):
     "Until `device` has done what it was told."
-    if torch.device(device).type == "cuda": torch.cuda.synchronize(device)
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def in_turn(jobs: dict, rounds: int = 5, device="cpu") -> dict:
@@ -54,69 +63,111 @@ def ceiling(device, dtype, rounds: int = 5) -> float:
     "Operations a second of a matrix product on `device`, the best of `rounds`."
     n = 8192 if torch.device(device).type == "cuda" else 1024
     a, b = torch.randn(2, n, n, device=device).to(dtype)
-    return 2 * n ** 3 / min(in_turn(dict(product=lambda: a @ b), rounds, device)["product"])
+    return 2 * n**3 / min(in_turn(dict(product=lambda: a @ b), rounds, device)["product"])
 
 # %% ../nbs/09a_rig.ipynb #c009
 def machine(device) -> dict:
     "What it was measured on."
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.processor() or platform.machine()
-    return dict(device=name, threads=torch.get_num_threads(), torch=torch.__version__, load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])
+    name = (
+        torch.cuda.get_device_name(device)
+        if torch.device(device).type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return dict(
+        device=name,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+    )
 
 # %% ../nbs/09a_rig.ipynb #c011
 SIZES = "toy", "emoji", "paper"
 GROUPS = "tokenize", "stage_i", "stage_ii", "llm", "generate", "decode", "resume", "levers"
 
+
 @dataclass(frozen=True)
 class BenchConfig(Config):
     "What to measure, and how thoroughly."
-    presets: ClassVar[dict] = dict(toy=dict(size="toy", rounds=2, batch=8, batches=(1, 8), steps=2), emoji={}, paper=dict(size="paper"))
+
+    presets: ClassVar[dict] = dict(
+        toy=dict(size="toy", rounds=2, batch=8, batches=(1, 8), steps=2),
+        emoji={},
+        paper=dict(size="paper"),
+    )
     size: str = "emoji"
     groups: tuple = GROUPS
     rounds: int = 5
-    batch: int = 16                # of training steps
-    batches: tuple = (1, 8, 32, 64)   # in which pictures are tokenized
-    steps: int = 5                 # of the diffusion
-    compile: bool = False          # `torch.compile` as well; always on a GPU
-    device: str = ""               # cuda if there is one
+    batch: int = 16  # of training steps
+    batches: tuple = (1, 8, 32, 64)  # in which pictures are tokenized
+    steps: int = 5  # of the diffusion
+    compile: bool = False  # `torch.compile` as well; always on a GPU
+    device: str = ""  # cuda if there is one
 
     def __post_init__(self):
         super().__post_init__()
-        if self.size not in SIZES: raise SeedError(f"BenchConfig.size must be one of {', '.join(SIZES)}, not {self.size!r}")
-        if wrong := set(self.groups) - set(GROUPS): raise SeedError(f"BenchConfig.groups: unknown {min(wrong)}; known: {', '.join(GROUPS)}")
+        if self.size not in SIZES:
+            raise SeedError(
+                f"BenchConfig.size must be one of {', '.join(SIZES)}, not {self.size!r}"
+            )
+        if wrong := set(self.groups) - set(GROUPS):
+            raise SeedError(f"BenchConfig.groups: unknown {min(wrong)}; known: {', '.join(GROUPS)}")
 
 
 SMALL = dict(width=192, heads=3)
 PROPORTIONS = dict(
     vit=ViTConfig(image_size=224, patch_size=14, width=352, layers=12, heads=4, mlp=1536),
-    tokenizer=TokenizerConfig(qformer=QFormerConfig(**SMALL, layers=3, mlp=768, vit_width=352), vq=VQConfig(n_codes=512, legacy=True),
-                              decoder=DecoderConfig(**SMALL, blocks=1, reverse_layers=3, n_out=77, out_width=192)),
-    text=dict(width=192, layers=3, length=77))
+    tokenizer=TokenizerConfig(
+        qformer=QFormerConfig(**SMALL, layers=3, mlp=768, vit_width=352),
+        vq=VQConfig(n_codes=512, legacy=True),
+        decoder=DecoderConfig(**SMALL, blocks=1, reverse_layers=3, n_out=77, out_width=192),
+    ),
+    text=dict(width=192, layers=3, length=77),
+)
 
 # %% ../nbs/09a_rig.ipynb #c012
 class Rig:
     "Models of one `size` on a `device`, made when they are asked for."
+
     def __init__(self, size: str, device, dtype=torch.float32):
         self.size, self.device, self.dtype = size, device, dtype
         scaled = size == "proportions"
-        self.cfg = PROPORTIONS["tokenizer"] if scaled else TokenizerConfig.preset(size, words="emoji")
+        self.cfg = (
+            PROPORTIONS["tokenizer"] if scaled else TokenizerConfig.preset(size, words="emoji")
+        )
         self.vit_cfg = PROPORTIONS["vit"] if scaled else ViTConfig.preset(size)
 
     @cached_property
-    def vit(self): return frozen(build_vit(self.vit_cfg, self.device).to(self.dtype))
+    def vit(self):
+        return frozen(build_vit(self.vit_cfg, self.device).to(self.dtype))
 
     @cached_property
     def pipe(self):
         "A diffusion pipeline with random weights; of `proportions`, the text encoder only."
         words = clip_tokenizer(length=77) if self.size in ("proportions", "paper") else None
-        if self.size == "proportions": return SimpleNamespace(tokenizer=words, text_encoder=build_text_encoder(len(words), **PROPORTIONS["text"]).to(self.device))
-        if self.size != "paper": return load_pipeline(self.size).to(self.device)
-        with torch.device(self.device): p = {k: frozen(m.to(self.dtype)) for k, m in decoder_parts("paper").items()}
-        pipe = StableDiffusionPipeline(unet=p["unet"], vae=p["vae"], text_encoder=p["text"], tokenizer=words, scheduler=build_scheduler(),
-                                       safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        if self.size == "proportions":
+            return SimpleNamespace(
+                tokenizer=words,
+                text_encoder=build_text_encoder(len(words), **PROPORTIONS["text"]).to(self.device),
+            )
+        if self.size != "paper":
+            return load_pipeline(self.size).to(self.device)
+        with torch.device(self.device):
+            p = {k: frozen(m.to(self.dtype)) for k, m in decoder_parts("paper").items()}
+        pipe = StableDiffusionPipeline(
+            unet=p["unet"],
+            vae=p["vae"],
+            text_encoder=p["text"],
+            tokenizer=words,
+            scheduler=build_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def model(self) -> SeedModel: return SeedModel(self.cfg).to(self.device)
+    def model(self) -> SeedModel:
+        return SeedModel(self.cfg).to(self.device)
 
     @cached_property
     def tokenizer(self) -> SeedTokenizer:
@@ -129,20 +180,27 @@ class Rig:
         "A language model with LoRA, without an image tokenizer."
         words, paper, dtype = opt_tokenizer(), self.size == "paper", self.dtype
         cfg = LMConfig.preset("paper" if paper else "emoji")
-        with torch.device(self.device): opt = build_opt(50272, 2560, 32, 32, 2048) if paper else build_opt(len(words))
-        if paper: opt.set_attn_implementation("sdpa")
+        with torch.device(self.device):
+            opt = build_opt(50272, 2560, 32, 32, 2048) if paper else build_opt(len(words))
+        if paper:
+            opt.set_attn_implementation("sdpa")
         return Talker(cfg, opt.to(dtype), words).to(self.device)
 
     def scenes(self, n: int):
         "`n` pictures as uint8, and their captions."
-        return next(SceneSource(n, minimal=.5))
+        return next(SceneSource(n, minimal=0.5))
 
     def step(self, stage, read):
         "A function that does one training step of `stage` on the next batch of `read`."
         optimizer = make_optimizer(stage.to(self.device).train(), TrainConfig())
+
         def step():
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=precision("auto") == "bf16"): loss = stage(read())["loss"]
+            with torch.autocast(
+                torch.device(self.device).type, torch.bfloat16, enabled=precision("auto") == "bf16"
+            ):
+                loss = stage(read())["loss"]
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+
         return step

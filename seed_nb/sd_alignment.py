@@ -6,7 +6,8 @@ __all__ = ['SD_1', 'UNCLIP', 'FETCH', 'DECODERS', 'DrawConfig', 'how_to_fetch', 
            'is_unclip', 'condition', 'draw_embeddings']
 
 # %% ../nbs/04_sd_alignment.ipynb #c002
-import contextlib, re
+import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,14 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline
 from diffusers.utils import logging as bars
 
-from .backbones import READ_SIZES, build_scheduler, build_text_encoder, build_unet, build_vae, clip_tokenizer
+from seed_nb.backbones import (
+    READ_SIZES,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+    clip_tokenizer,
+)
 from .training import load_tensors
 from .vit_features import WEIGHTS, Config, SeedError, frozen, quiet, to_pixels
 
@@ -25,28 +33,42 @@ from .vit_features import WEIGHTS, Config, SeedError, frozen, quiet, to_pixels
 @dataclass(frozen=True)
 class DrawConfig(Config):
     "How a diffusion model draws if nothing else is said."
+
     presets: ClassVar[dict] = dict(
-        emoji={}, toy={}, toy_seed2=dict(guidance_scale=10.),
-        paper=dict(revision="133a221b8aa7292a167afc5127cb63fb5005638b", steps=50, guidance_scale=7.5),
-        seed2=dict(steps=20, guidance_scale=10.))
-    revision: str = "main"       # of the repository; a folder has none
-    scheduler: str = ""          # a class of diffusers, say DDIMScheduler; empty: the model's own
+        emoji={},
+        toy={},
+        toy_seed2=dict(guidance_scale=10.0),
+        paper=dict(
+            revision="133a221b8aa7292a167afc5127cb63fb5005638b", steps=50, guidance_scale=7.5
+        ),
+        seed2=dict(steps=20, guidance_scale=10.0),
+    )
+    revision: str = "main"  # of the repository; a folder has none
+    scheduler: str = ""  # a class of diffusers, say DDIMScheduler; empty: the model's own
     steps: int = 20
-    guidance_scale: float = 2.
+    guidance_scale: float = 2.0
 
 # %% ../nbs/04_sd_alignment.ipynb #c007
 SD_1, UNCLIP = "CompVis/stable-diffusion-v1-4", "sd2-community/stable-diffusion-2-1-unclip"
-FETCH = {SD_1: (4.3, "with the revision of the preset, if it must be the very same"),
-         UNCLIP: (7.7, "the community's copy of stabilityai/stable-diffusion-2-1-unclip, which was withdrawn")}
+FETCH = {
+    SD_1: (4.3, "with the revision of the preset, if it must be the very same"),
+    UNCLIP: (
+        7.7,
+        "the community's copy of stabilityai/stable-diffusion-2-1-unclip, which was withdrawn",
+    ),
+}
 
 
 def how_to_fetch(model) -> str:
     "What to download when the pipeline `model` is not there, and where to put it."
-    if model not in FETCH: return ""
+    if model not in FETCH:
+        return ""
     size, note = FETCH[model]
-    return (f"; fetch {size} GB with: hf download {model} --include model_index.json '*/*.json' '*/*.txt' "
-            f"'*/*.safetensors' --exclude '*fp16*' 'safety_checker/*' --local-dir FOLDER ({note}), and name that "
-            "FOLDER as `sd`, or lay it into the tokenizer's folder as sd/")
+    return (
+        f"; fetch {size} GB with: hf download {model} --include model_index.json '*/*.json' '*/*.txt' "
+        f"'*/*.safetensors' --exclude '*fp16*' 'safety_checker/*' --local-dir FOLDER ({note}), and name that "
+        "FOLDER as `sd`, or lay it into the tokenizer's folder as sd/"
+    )
 
 # %% ../nbs/04_sd_alignment.ipynb #c010
 DECODERS = {c.__name__: c for c in (StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline)}
@@ -54,8 +76,10 @@ DECODERS = {c.__name__: c for c in (StableDiffusionPipeline, StableUnCLIPImg2Img
 
 def pipeline_class(folder, **where) -> type:
     "The class that the `model_index.json` of `folder` names."
-    with quiet(): name = DiffusionPipeline.load_config(folder, **where).get("_class_name")
-    if name not in DECODERS: raise SeedError(f"{folder}: a {name}, not one of {', '.join(DECODERS)}")
+    with quiet():
+        name = DiffusionPipeline.load_config(folder, **where).get("_class_name")
+    if name not in DECODERS:
+        raise SeedError(f"{folder}: a {name}, not one of {', '.join(DECODERS)}")
     return DECODERS[name]
 
 
@@ -73,16 +97,20 @@ def _no_bars():
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
-        with quiet(): yield
+        with quiet():
+            yield
     finally:
-        if shown: bars.enable_progress_bar()
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _steady(pipe, slices: bool = False):
     "`pipe`, frozen and without a progress bar."
     for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module): frozen(part)
-    if slices: pipe.vae.enable_slicing()
+        if isinstance(part, torch.nn.Module):
+            frozen(part)
+    if slices:
+        pipe.vae.enable_slicing()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -90,28 +118,57 @@ def _steady(pipe, slices: bool = False):
 def toy_pipeline(kind: str = "toy"):
     "A decoder with few and random weights, for tests: a Stable Diffusion, or `toy_seed2`, an unCLIP."
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         words, vae = clip_tokenizer(), build_vae((8, 8, 8, 8), 4)
-        parts = dict(vae=vae, tokenizer=words, text_encoder=build_text_encoder(len(words), 32, 1),
-                     scheduler=build_scheduler(), feature_extractor=None)
+        parts = dict(
+            vae=vae,
+            tokenizer=words,
+            text_encoder=build_text_encoder(len(words), 32, 1),
+            scheduler=build_scheduler(),
+            feature_extractor=None,
+        )
         if kind == "toy":
-            return StableDiffusionPipeline(unet=build_unet(32, (16,), 4), safety_checker=None,
-                                           requires_safety_checker=False, **parts)
-        eye = CLIPVisionModelWithProjection(CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32,
-            patch_size=8, projection_dim=32))
+            return StableDiffusionPipeline(
+                unet=build_unet(32, (16,), 4),
+                safety_checker=None,
+                requires_safety_checker=False,
+                **parts,
+            )
+        eye = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                image_size=32,
+                patch_size=8,
+                projection_dim=32,
+            )
+        )
         config = {k: v for k, v in build_unet(32, (16,), 4).config.items() if not k.startswith("_")}
-        config |= dict(class_embed_type="projection", projection_class_embeddings_input_dim=2 * 32,
-                       norm_num_groups=4)     # one channel a group would wipe the embedding out
+        config |= dict(
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=2 * 32,
+            norm_num_groups=4,
+        )  # one channel a group would wipe the embedding out
         return StableUnCLIPImg2ImgPipeline(
-            unet=diffusers.UNet2DConditionModel(**config), image_encoder=eye,
+            unet=diffusers.UNet2DConditionModel(**config),
+            image_encoder=eye,
             image_noising_scheduler=diffusers.DDPMScheduler(),
-            image_normalizer=diffusers.pipelines.stable_diffusion.StableUnCLIPImageNormalizer(32), **parts)
+            image_normalizer=diffusers.pipelines.stable_diffusion.StableUnCLIPImageNormalizer(32),
+            **parts,
+        )
 
 # %% ../nbs/04_sd_alignment.ipynb #c013
-def load_pipeline(folder=None, dtype=torch.float32, revision: str | None = None, scheduler: str = "",
-                  slices: bool = False):
+def load_pipeline(
+    folder=None,
+    dtype=torch.float32,
+    revision: str | None = None,
+    scheduler: str = "",
+    slices: bool = False,
+):
     "The pipeline in `folder` (by default the shipped one), frozen, without safety checker or progress bar."
     folder = WEIGHTS / "sd" if folder in (None, "emoji") else folder
     if not Path(folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(folder)):
@@ -120,27 +177,39 @@ def load_pipeline(folder=None, dtype=torch.float32, revision: str | None = None,
     try:
         if folder in ("toy", "toy_seed2"):
             pipe = toy_pipeline(folder)
-            if dtype != torch.float32: pipe.to(dtype=dtype)
+            if dtype != torch.float32:
+                pipe.to(dtype=dtype)
         else:
             kind = pipeline_class(folder, **where)
-            unused = dict(feature_extractor=None)            # pictures are prepared by `to_pixels`
+            unused = dict(feature_extractor=None)  # pictures are prepared by `to_pixels`
             if kind is StableDiffusionPipeline:
                 unused |= dict(safety_checker=None, requires_safety_checker=False)
             with _no_bars():
-                pipe = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, **unused, **where)
+                pipe = kind.from_pretrained(
+                    folder, torch_dtype=dtype, use_safetensors=True, **unused, **where
+                )
     except (OSError, ValueError) as e:
-        if isinstance(e, SeedError): raise
+        if isinstance(e, SeedError):
+            raise
         why = str(e).splitlines()[0].rstrip(".")
-        raise SeedError(f"no Stable Diffusion pipeline at {folder}: {why}{how_to_fetch(folder)}") from e
-    if scheduler: set_scheduler(pipe, scheduler)
+        raise SeedError(
+            f"no Stable Diffusion pipeline at {folder}: {why}{how_to_fetch(folder)}"
+        ) from e
+    if scheduler:
+        set_scheduler(pipe, scheduler)
     return _steady(pipe, slices)
 
 # %% ../nbs/04_sd_alignment.ipynb #c015
 @torch.no_grad()
 def text_features(pipe, texts: list[str]) -> torch.Tensor:
     "What the frozen text encoder of `pipe` says about `texts`: `(b, n_out, out_width)`."
-    ids = pipe.tokenizer(list(texts), padding="max_length", truncation=True, max_length=pipe.tokenizer.model_max_length,
-                         return_tensors="pt").input_ids
+    ids = pipe.tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=pipe.tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
     return pipe.text_encoder(ids.to(pipe.text_encoder.device)).last_hidden_state
 
 
@@ -159,18 +228,29 @@ def generation_loss(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/04_sd_alignment.ipynb #c017
 def load_reader(folder=None) -> dict:
     "The frozen linear reader that ships beside the emoji pipeline: `weight` and `bias`."
-    return {k: v.float() for k, v in load_tensors(Path(WEIGHTS / "sd" if folder in (None, "emoji") else folder) / "reader.safetensors").items()}
+    return {
+        k: v.float()
+        for k, v in load_tensors(
+            Path(WEIGHTS / "sd" if folder in (None, "emoji") else folder) / "reader.safetensors"
+        ).items()
+    }
 
 
 def reading_loss(guess: torch.Tensor, target: torch.Tensor, reader: dict) -> tuple:
     "Cross-entropy of what is read in `guess` against what is read in `target` `(b, n_out, d)`, and the share of positions whose name is right."
-    heard, truth = (F.linear(x.float(), reader["weight"], reader["bias"]).split(READ_SIZES, -1) for x in (guess, target))
-    loss = sum(F.cross_entropy(g.flatten(0, 1), t.argmax(-1).flatten()) for g, t in zip(heard, truth))
+    heard, truth = (
+        F.linear(x.float(), reader["weight"], reader["bias"]).split(READ_SIZES, -1)
+        for x in (guess, target)
+    )
+    loss = sum(
+        F.cross_entropy(g.flatten(0, 1), t.argmax(-1).flatten()) for g, t in zip(heard, truth)
+    )
     name, right = truth[1].argmax(-1), heard[1].argmax(-1)
     return loss, (name == right)[name < READ_SIZES[1] - 1].float().mean()
 
 # %% ../nbs/04_sd_alignment.ipynb #c019
-def is_unclip(pipe) -> bool: return isinstance(pipe, StableUnCLIPImg2ImgPipeline)
+def is_unclip(pipe) -> bool:
+    return isinstance(pipe, StableUnCLIPImg2ImgPipeline)
 
 
 def condition(pipe, embeddings: torch.Tensor) -> dict:
@@ -179,23 +259,38 @@ def condition(pipe, embeddings: torch.Tensor) -> dict:
     takes = (1, pipe.image_normalizer.mean.shape[1]) if empty is None else tuple(empty.shape[1:])
     if tuple(embeddings.shape[1:]) != takes:
         shape = tuple(embeddings.shape[1:])
-        raise SeedError(f"this {type(pipe).__name__} draws from {takes} numbers a picture, not from {shape}")
+        raise SeedError(
+            f"this {type(pipe).__name__} draws from {takes} numbers a picture, not from {shape}"
+        )
     if empty is not None:
-        return dict(prompt_embeds=embeddings, negative_prompt_embeds=empty.expand(len(embeddings), -1, -1))
+        return dict(
+            prompt_embeds=embeddings, negative_prompt_embeds=empty.expand(len(embeddings), -1, -1)
+        )
     return dict(prompt=[""] * len(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
 
 
 @torch.no_grad()
-def draw_embeddings(pipe, embeddings: torch.Tensor, seed: int = 0, steps: int = 20, guidance_scale: float = 2.,
-                    height=None, width=None, batch_size: int = 64, start: int = 0) -> torch.Tensor:
+def draw_embeddings(
+    pipe,
+    embeddings: torch.Tensor,
+    seed: int = 0,
+    steps: int = 20,
+    guidance_scale: float = 2.0,
+    height=None,
+    width=None,
+    batch_size: int = 64,
+    start: int = 0,
+) -> torch.Tensor:
     """Generation embeddings `(b, n_out, out_width)` -> pictures `(b, 3, h, w)` in [0, 1], `batch_size` at a time.
 
     Picture `i` starts from the noise of `seed + start + i`."""
     out = []
     for i in range(0, len(embeddings), batch_size):
-        part = embeddings[i:i + batch_size].to(pipe.unet.device, pipe.unet.dtype)
+        part = embeddings[i : i + batch_size].to(pipe.unet.device, pipe.unet.dtype)
         noise = [torch.Generator().manual_seed(seed + start + j) for j in range(i, i + len(part))]
-        how = dict(num_inference_steps=steps, guidance_scale=guidance_scale, height=height, width=width)
+        how = dict(
+            num_inference_steps=steps, guidance_scale=guidance_scale, height=height, width=width
+        )
         drawn = pipe(**condition(pipe, part), generator=noise, output_type="pt", **how).images
         out.append(drawn.float().cpu())
     return torch.cat(out).clamp(0, 1)

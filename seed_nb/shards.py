@@ -5,7 +5,14 @@ __all__ = ['FIELDS', 'LIMIT', 'write_shards', 'read_shards', 'Filter', 'decode_s
            'collate_pairs', 'ShardSource']
 
 # %% ../nbs/00aa_shards.ipynb #c002
-import glob, io, json, logging, random, tarfile, time, zlib
+import glob
+import io
+import json
+import logging
+import random
+import tarfile
+import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -21,16 +28,19 @@ from .data import caption, picture
 from .vit_features import Config, SeedError, from_pixels, load_image, to_pixels
 
 # %% ../nbs/00aa_shards.ipynb #c005
-def write_shards(folder, scenes, per_shard: int = 100, image: str = "png", side: int = 64) -> list[Path]:
+def write_shards(
+    folder, scenes, per_shard: int = 100, image: str = "png", side: int = 64
+) -> list[Path]:
     "Write `scenes` to `folder` as webdataset tar files of `per_shard` pairs; `image` is `png` or `jpg`, `side` pixels wide and high."
     Path(folder).mkdir(parents=True, exist_ok=True)
     files = []
     for first in range(0, len(scenes), per_shard):
         files.append(Path(folder) / f"{first // per_shard:05d}.tar")
         with tarfile.open(files[-1], "w") as tar:
-            for i, scene in enumerate(scenes[first:first + per_shard], first):
+            for i, scene in enumerate(scenes[first : first + per_shard], first):
                 _add_pair(tar, f"{i:09d}", scene, image, side)
     return files
+
 
 def _add_pair(tar, key: str, scene, image: str, side: int):
     pixels, text = io.BytesIO(), caption(scene)
@@ -40,6 +50,7 @@ def _add_pair(tar, key: str, scene, image: str, side: int):
     _add_member(tar, f"{key}.txt", text.encode())
     _add_member(tar, f"{key}.json", json.dumps(record).encode())
 
+
 def _add_member(tar, name: str, content: bytes):
     info = tarfile.TarInfo(name)
     info.size = len(content)
@@ -47,11 +58,14 @@ def _add_member(tar, name: str, content: bytes):
 
 # %% ../nbs/00aa_shards.ipynb #c008
 FIELDS = dict(jpg="image", jpeg="image", png="image", webp="image", txt="text", json="json")
-LIMIT = 64_000_000          # bytes of a member
+LIMIT = 64_000_000  # bytes of a member
+
 
 def read_shards(shards: list):
     "The samples `dict(shard, key, image, text, json, error)` of tar files; what is missing is `None`."
-    for shard in shards: yield from _read_again(shard)
+    for shard in shards:
+        yield from _read_again(shard)
+
 
 def _read_again(shard, tries: int = 4):
     "The samples of `shard`; a read that the system refuses is repeated behind the last sample."
@@ -63,8 +77,11 @@ def _read_again(shard, tries: int = 4):
                 yield sample
             return
         except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
-            if left and isinstance(e, OSError): time.sleep(.1 * 4 ** (tries - 1 - left))
-            else: return (yield _sample(shard, f"#{done}") | dict(error=f"damaged tar file: {e}"))
+            if left and isinstance(e, OSError):
+                time.sleep(0.1 * 4 ** (tries - 1 - left))
+            else:
+                return (yield _sample(shard, f"#{done}") | dict(error=f"damaged tar file: {e}"))
+
 
 def _read_tar(shard):
     sample = _sample(shard, None)
@@ -72,13 +89,19 @@ def _read_tar(shard):
         for member in tar:
             key, _, kind = member.name.rpartition(".")
             field = FIELDS.get(kind.lower())
-            if not member.isfile() or field is None: continue
+            if not member.isfile() or field is None:
+                continue
             if key != sample["key"]:
-                if sample["key"]: yield sample
+                if sample["key"]:
+                    yield sample
                 sample = _sample(shard, key)
-            if member.size > LIMIT: sample["error"] = f"{kind} of {member.size:,} bytes"
-            elif sample[field] is None: sample[field] = tar.extractfile(member).read()
-    if sample["key"]: yield sample
+            if member.size > LIMIT:
+                sample["error"] = f"{kind} of {member.size:,} bytes"
+            elif sample[field] is None:
+                sample[field] = tar.extractfile(member).read()
+    if sample["key"]:
+        yield sample
+
 
 def _sample(shard, key) -> dict:
     return dict(shard=str(shard), key=key, image=None, text=None, json=None, error=None)
@@ -87,71 +110,118 @@ def _sample(shard, key) -> dict:
 @dataclass(frozen=True)
 class Filter(Config):
     "Which pairs are wanted; 0 asks for nothing."
-    presets: ClassVar[dict] = dict(all={}, seed_llama=dict(min_side=180, max_aspect=1 / .55, min_similarity=.25))
-    min_side: int = 0               # pixels
-    max_aspect: float = 0.          # long side over short side
-    min_similarity: float = 0.      # `similarity` of the record, where there is one
+
+    presets: ClassVar[dict] = dict(
+        all={}, seed_llama=dict(min_side=180, max_aspect=1 / 0.55, min_similarity=0.25)
+    )
+    min_side: int = 0  # pixels
+    max_aspect: float = 0.0  # long side over short side
+    min_similarity: float = 0.0  # `similarity` of the record, where there is one
 
     def wants(self, picture, sample: dict) -> bool:
         "Whether the PIL `picture` and the record of its `sample` pass."
         short, long = sorted(picture.size)
-        if short < self.min_side or (self.max_aspect and long > self.max_aspect * short): return False
-        return not self.min_similarity or _record(sample).get("similarity", 1.) >= self.min_similarity
+        if short < self.min_side or (self.max_aspect and long > self.max_aspect * short):
+            return False
+        return (
+            not self.min_similarity or _record(sample).get("similarity", 1.0) >= self.min_similarity
+        )
+
 
 def decode_sample(sample: dict, size: int, wanted: Filter = Filter()):
     "`(uint8 (3, size, size), caption)` of a `sample`, `None` if not `wanted`; `SeedError` if unusable."
-    if sample["error"]: raise SeedError(sample["error"])
-    if sample["image"] is None: raise SeedError("no picture")
-    if not (text := _caption(sample)): raise SeedError("no caption")
+    if sample["error"]:
+        raise SeedError(sample["error"])
+    if sample["image"] is None:
+        raise SeedError("no picture")
+    if not (text := _caption(sample)):
+        raise SeedError("no caption")
     image = load_image(sample["image"])
-    if not wanted.wants(image, sample): return None
+    if not wanted.wants(image, sample):
+        return None
     return (from_pixels(to_pixels(image, size))[0] * 255).round().byte(), text
 
+
 def _caption(sample: dict) -> str:
-    try: text = _record(sample).get("caption") if sample["text"] is None else sample["text"].decode()
-    except UnicodeDecodeError as e: raise SeedError(f"unreadable caption: {e}") from e
+    try:
+        text = _record(sample).get("caption") if sample["text"] is None else sample["text"].decode()
+    except UnicodeDecodeError as e:
+        raise SeedError(f"unreadable caption: {e}") from e
     return " ".join(text.split()) if isinstance(text, str) else ""
 
+
 def _record(sample: dict) -> dict:
-    try: record = json.loads(sample["json"] or "{}")
-    except ValueError as e: raise SeedError(f"unreadable record: {e}") from e
+    try:
+        record = json.loads(sample["json"] or "{}")
+    except ValueError as e:
+        raise SeedError(f"unreadable record: {e}") from e
     return record if isinstance(record, dict) else {}
 
 # %% ../nbs/00aa_shards.ipynb #c017
 def too_many(skipped: int, seen: int, share: float) -> bool:
     "Whether `skipped` of `seen` are surely more than a `share`; never before 20 are seen."
-    return seen >= 20 and skipped > share * seen + 3 * (share * (1 - share) * seen) ** .5
+    return seen >= 20 and skipped > share * seen + 3 * (share * (1 - share) * seen) ** 0.5
 
 # %% ../nbs/00aa_shards.ipynb #c020
 def shard_files(shards) -> list[str]:
     "The tar files of a folder, or of a pattern such as `data/*.tar`, sorted; `SeedError` if there are none."
     pattern = str(Path(shards) / "*.tar*") if Path(shards).is_dir() else str(shards)
     if not (files := sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file())):
-        raise SeedError(f"{shards}: no {'tar files here' if Path(shards).is_dir() else 'such folder'}")
+        raise SeedError(
+            f"{shards}: no {'tar files here' if Path(shards).is_dir() else 'such folder'}"
+        )
     return files
+
 
 def collate_pairs(pairs: list) -> dict:
     "A batch `dict(pixels (b, 3, size, size), text=[str])` of `(pixels, text)` pairs."
     return dict(pixels=torch.stack([p for p, _ in pairs]), text=[t for _, t in pairs])
+
 
 class ShardSource:
     """Endless batches `dict(pixels=uint8 (b, 3, size, size), text=[str])` from webdataset tar files.
 
     `shards` is a folder or a pattern; process `rank` of `world` gets its own part. Samples are shuffled in
     blocks of `buffer`. A share `max_bad` may be unusable, judged from 20 on. `workers` threads decode."""
-    def __init__(self, shards, batch_size: int, size: int = 224, rank: int = 0, world: int = 1, seed: int = 0,
-                 buffer: int = 1000, max_bad: float = .05, workers: int = 0, wanted: Filter = Filter()):
+
+    def __init__(
+        self,
+        shards,
+        batch_size: int,
+        size: int = 224,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        buffer: int = 1000,
+        max_bad: float = 0.05,
+        workers: int = 0,
+        wanted: Filter = Filter(),
+    ):
         for name, value in dict(batch_size=batch_size, size=size, buffer=buffer).items():
-            if value < 1: raise SeedError(f"{name} must be at least 1, not {value}")
-        self.files, self.batch_size, self.size, self.seed = shard_files(shards), batch_size, size, seed
-        self.rank, self.world, self.buffer, self.max_bad, self.wanted = rank, world, buffer, max_bad, wanted
+            if value < 1:
+                raise SeedError(f"{name} must be at least 1, not {value}")
+        self.files, self.batch_size, self.size, self.seed = (
+            shard_files(shards),
+            batch_size,
+            size,
+            seed,
+        )
+        self.rank, self.world, self.buffer, self.max_bad, self.wanted = (
+            rank,
+            world,
+            buffer,
+            max_bad,
+            wanted,
+        )
         self.map = ThreadPoolExecutor(workers).map if workers else map
         self.seen = self.skipped = self.left_out = 0
         self._open(epoch=0)
 
-    def __iter__(self): return self
+    def __iter__(self):
+        return self
 
-    def __next__(self) -> dict: return collate_pairs(self.pairs(self.batch_size))
+    def __next__(self) -> dict:
+        return collate_pairs(self.pairs(self.batch_size))
 
     def pairs(self, n: int) -> list:
         "The next `n` pairs `(pixels, text)`."
@@ -162,31 +232,40 @@ class ShardSource:
         return pairs
 
     def _decode(self, sample):
-        try: return decode_sample(sample, self.size, self.wanted)
-        except SeedError as e: return e
+        try:
+            return decode_sample(sample, self.size, self.wanted)
+        except SeedError as e:
+            return e
 
     def _kept(self, sample, pair):
         "`pair`, or `None` if it is not wanted, or an error, which is counted."
         self.seen += 1
-        if pair is None: self.left_out += 1
-        if not isinstance(pair, SeedError): return pair
+        if pair is None:
+            self.left_out += 1
+        if not isinstance(pair, SeedError):
+            return pair
         self.skipped += 1
         where = f"{sample['shard']}: {sample['key']}: {pair}"
         logging.getLogger(__name__).warning("skipped %s", where)
         if too_many(self.skipped, self.seen, self.max_bad):
-            raise SeedError(f"{self.skipped} of {self.seen} samples are unusable, the last one {where}")
+            raise SeedError(
+                f"{self.skipped} of {self.seen} samples are unusable, the last one {where}"
+            )
 
     def _take(self, n: int) -> list:
         "At most `n` samples, at least one."
         while self.used == len(self.block):
-            if self.blocks and not self.block: self._next_epoch()
+            if self.blocks and not self.block:
+                self._next_epoch()
             self._fill()
         self.used += (n := min(n, len(self.block) - self.used))
-        return self.block[self.used - n:self.used]
+        return self.block[self.used - n : self.used]
 
     def _next_epoch(self):
-        if self.blocks == 1: raise SeedError(f"process {self.rank} finds no sample in {self.files}")
-        if self.seen and self.seen == self.left_out: raise SeedError(f"none of {self.seen} pairs passes {self.wanted}")
+        if self.blocks == 1:
+            raise SeedError(f"process {self.rank} finds no sample in {self.files}")
+        if self.seen and self.seen == self.left_out:
+            raise SeedError(f"none of {self.seen} pairs passes {self.wanted}")
         self._open(self.epoch + 1)
 
     def _open(self, epoch: int, blocks: int = 0, position=None):
@@ -194,10 +273,14 @@ class ShardSource:
         self.epoch, self.blocks, self.block, self.used = epoch, blocks, [], 0
         files = random.Random(f"{self.seed} {epoch}").sample(self.files, len(self.files))
         many, rank, world = len(files) >= 8 * self.world, self.rank, self.world
-        if many: files, rank, world = files[rank::world], 0, 1
-        samples = ExamplesIterable(lambda shards: enumerate(read_shards(shards)), dict(shards=files))
+        if many:
+            files, rank, world = files[rank::world], 0, 1
+        samples = ExamplesIterable(
+            lambda shards: enumerate(read_shards(shards)), dict(shards=files)
+        )
         self.stream = split_dataset_by_node(IterableDataset(samples), rank, world)
-        if position: self.stream.load_state_dict(position)
+        if position:
+            self.stream.load_state_dict(position)
         self.samples = iter(self.stream)
 
     def _fill(self, position=None):
@@ -208,16 +291,28 @@ class ShardSource:
         self.blocks += 1
 
     def state_dict(self) -> dict:
-        if not self.blocks: self._fill()
-        return dict(epoch=self.epoch, blocks=self.blocks - 1, position=self.position, used=self.used,
-                    seen=self.seen, skipped=self.skipped, left_out=self.left_out, **self._about())
+        if not self.blocks:
+            self._fill()
+        return dict(
+            epoch=self.epoch,
+            blocks=self.blocks - 1,
+            position=self.position,
+            used=self.used,
+            seen=self.seen,
+            skipped=self.skipped,
+            left_out=self.left_out,
+            **self._about(),
+        )
 
-    def _about(self) -> dict: return dict(files=len(self.files), buffer=self.buffer, world=self.world)
+    def _about(self) -> dict:
+        return dict(files=len(self.files), buffer=self.buffer, world=self.world)
 
     def load_state_dict(self, state: dict):
         for name, value in self._about().items():
             if (old := state.get(name, value)) != value:
-                raise SeedError(f"the position is one among {name} = {old}, not {value}; a run that goes on needs the same data")
+                raise SeedError(
+                    f"the position is one among {name} = {old}, not {value}; a run that goes on needs the same data"
+                )
         self._open(state["epoch"], state["blocks"], state["position"])
         self._fill(state["position"])
         self.used, self.seen, self.skipped = state["used"], state["seen"], state["skipped"]

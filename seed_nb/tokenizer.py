@@ -5,7 +5,8 @@ __all__ = ['PARTS', 'TokenizerConfig', 'mlp', 'without_text', 'SeedModel', 'besi
            'part_sizes', 'memory']
 
 # %% ../nbs/04a_tokenizer.ipynb #c002
-import contextlib, functools
+import contextlib
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -14,38 +15,77 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import (
-    CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection)
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from .causal_qformer import CausalQFormer, QFormerConfig, get_words, tokenize
 from .reverse_qformer import CodeDecoder, DecoderConfig, build_head
 from .sd_alignment import SD_1, UNCLIP, DrawConfig, draw_embeddings, load_pipeline
 from .train_causal_qformer import get_vit
 from .training import load_json, load_state, load_tensors, save_json, save_tensors
-from .vit_features import (
-    WEIGHTS, Config, SeedError, ViTConfig, build_vit, frozen, load_vit, to_pictures, to_pixels, vit_features)
+from seed_nb.vit_features import (
+    WEIGHTS,
+    Config,
+    SeedError,
+    ViTConfig,
+    build_vit,
+    frozen,
+    load_vit,
+    to_pictures,
+    to_pixels,
+    vit_features,
+)
 from .vq import VectorQuantizer, VQConfig
 
 # %% ../nbs/04a_tokenizer.ipynb #c004
-PARTS = "text", "recon"           # what a published file may lack: the contrastive half, the reconstruction
+PARTS = "text", "recon"  # what a published file may lack: the contrastive half, the reconstruction
 
 
 @dataclass(frozen=True)
 class TokenizerConfig(Config):
     "The parts of a tokenizer. `vit` and `sd` are names or folders of the frozen models that it was trained with."
+
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", vq="emoji", decoder="emoji"),
         toy=dict(qformer="toy", vq="toy", decoder="toy", vit="toy", sd="toy"),
-        toy_seed2=dict(qformer="toy", vq="toy", decoder="toy_seed2", vit="toy", sd="toy_seed2", draw="toy_seed2"),
-        paper=dict(qformer="paper", vq="paper", decoder="paper", vit="paper", words="", sd=SD_1, draw="paper"),
-        seed2=dict(qformer="paper", vq="paper", decoder="seed2", vit="paper", words="", sd=UNCLIP, draw="seed2"))
+        toy_seed2=dict(
+            qformer="toy",
+            vq="toy",
+            decoder="toy_seed2",
+            vit="toy",
+            sd="toy_seed2",
+            draw="toy_seed2",
+        ),
+        paper=dict(
+            qformer="paper",
+            vq="paper",
+            decoder="paper",
+            vit="paper",
+            words="",
+            sd=SD_1,
+            draw="paper",
+        ),
+        seed2=dict(
+            qformer="paper",
+            vq="paper",
+            decoder="seed2",
+            vit="paper",
+            words="",
+            sd=UNCLIP,
+            draw="seed2",
+        ),
+    )
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     vq: VQConfig = field(default_factory=VQConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     vit: str = "emoji"
     sd: str = "emoji"
     draw: DrawConfig = field(default_factory=DrawConfig)
-    words: str = "emoji"          # vocabulary of the captions: the emoji world's, none, or a folder
-    lacks: tuple = ()             # parts that the weights do not have, of `PARTS`
+    words: str = "emoji"  # vocabulary of the captions: the emoji world's, none, or a folder
+    lacks: tuple = ()  # parts that the weights do not have, of `PARTS`
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,17 +93,22 @@ class TokenizerConfig(Config):
             raise SeedError(f"TokenizerConfig.lacks: {min(wrong)} is not one of {', '.join(PARTS)}")
 
 # %% ../nbs/04a_tokenizer.ipynb #c006
-def mlp(first: int, hidden: int, last: int) -> nn.Sequential: return nn.Sequential(nn.Linear(first, hidden), nn.Tanh(), nn.Linear(hidden, last))
+def mlp(first: int, hidden: int, last: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(first, hidden), nn.Tanh(), nn.Linear(hidden, last))
 
 
 def without_text(qformer: CausalQFormer):
     "Take away what only the contrastive objective uses: the text side, and where it meets pictures."
-    qformer.embeddings = qformer.text_projection = qformer.vision_projection = qformer.temperature = None
-    for layer in qformer.qformer.encoder.layer: layer.intermediate = layer.output = None
+    qformer.embeddings = qformer.text_projection = qformer.vision_projection = (
+        qformer.temperature
+    ) = None
+    for layer in qformer.qformer.encoder.layer:
+        layer.intermediate = layer.output = None
 
 
 class SeedModel(nn.Module):
     "All that SEED trains: Causal Q-Former, VQ with its two MLPs, and the two decoders. No picture is drawn here."
+
     def __init__(self, cfg: TokenizerConfig):
         super().__init__()
         d, k = cfg.qformer.width, cfg.vq.dim
@@ -71,7 +116,8 @@ class SeedModel(nn.Module):
         self.down, self.up = mlp(d, d, k), mlp(k, k, d)
         self.recon = None if "recon" in cfg.lacks else CodeDecoder(cfg.decoder)
         self.reverse = build_head(cfg.decoder)
-        if "text" in cfg.lacks: without_text(self.qformer)
+        if "text" in cfg.lacks:
+            without_text(self.qformer)
 
     def quantize(self, embeddings: torch.Tensor):
         "Causal embeddings `(b, 32, d)` -> `(vectors (b, 32, k), codes (b, 32), losses)`."
@@ -88,7 +134,9 @@ class SeedModel(nn.Module):
 # %% ../nbs/04a_tokenizer.ipynb #c008
 def beside(folder, cfg: TokenizerConfig) -> TokenizerConfig:
     "`cfg` with the neighbours that lie in the tokenizer's `folder`, if any do, in place of names."
-    found = {k: str(Path(folder) / k) for k in ("vit", "words", "sd") if (Path(folder) / k).is_dir()}
+    found = {
+        k: str(Path(folder) / k) for k in ("vit", "words", "sd") if (Path(folder) / k).is_dir()
+    }
     return cfg.replace(**found)
 
 # %% ../nbs/04a_tokenizer.ipynb #c010
@@ -96,18 +144,34 @@ class SeedTokenizer(nn.Module):
     """Pictures <-> 32 codes. `encode`, `decode`, `embed`, `embed_text`, `save_pretrained`, `from_pretrained`.
 
     The frozen ViT is part of it; the diffusion pipeline is loaded when the first picture is drawn."""
-    def __init__(self, cfg: TokenizerConfig, model: SeedModel | None = None, vit=None, pipe=None,
-                 dtype=torch.float32, offload: bool = False, slices: bool = False):
+
+    def __init__(
+        self,
+        cfg: TokenizerConfig,
+        model: SeedModel | None = None,
+        vit=None,
+        pipe=None,
+        dtype=torch.float32,
+        offload: bool = False,
+        slices: bool = False,
+    ):
         super().__init__()
         self.cfg, self.words, self.offload = cfg, get_words(cfg.words), offload
         if vit is None:
-            vit = get_vit(cfg.vit).to(dtype) if cfg.vit in ViTConfig.presets else load_vit(cfg.vit, dtype=dtype)
+            vit = (
+                get_vit(cfg.vit).to(dtype)
+                if cfg.vit in ViTConfig.presets
+                else load_vit(cfg.vit, dtype=dtype)
+            )
         self.model, self.vit = frozen(model or SeedModel(cfg)), frozen(vit)
-        self._how = dict(dtype=dtype, slices=slices, revision=cfg.draw.revision, scheduler=cfg.draw.scheduler)
-        self._pipe = [pipe]                    # in a list: its weights are not part of this module's state
+        self._how = dict(
+            dtype=dtype, slices=slices, revision=cfg.draw.revision, scheduler=cfg.draw.scheduler
+        )
+        self._pipe = [pipe]  # in a list: its weights are not part of this module's state
 
     @property
-    def n_codes(self) -> int: return self.cfg.vq.n_codes
+    def n_codes(self) -> int:
+        return self.cfg.vq.n_codes
 
     @property
     def codebook(self) -> torch.Tensor:
@@ -115,30 +179,40 @@ class SeedTokenizer(nn.Module):
         return self.model.vq.lookup(torch.arange(self.n_codes, device=self.device))
 
     @property
-    def device(self): return self.model.qformer.query_tokens.device
+    def device(self):
+        return self.model.qformer.query_tokens.device
 
     @property
     def pipe(self):
         "The frozen diffusion pipeline."
         if self._pipe[0] is None:
             self._pipe[0] = load_pipeline(self.cfg.sd, **self._how)
-            if not self.offload: self._pipe[0].to(self.device)
+            if not self.offload:
+                self._pipe[0].to(self.device)
         return self._pipe[0]
 
     @contextlib.contextmanager
     def drawing(self):
         "The pipeline, ready to draw; with `offload` it is on the device meanwhile only, and the ViT is not."
         pipe = self.pipe
-        if self.offload: self.vit.to("cpu"), pipe.to(self.device)
-        try: yield pipe
+        if self.offload:
+            self.vit.to("cpu"), pipe.to(self.device)
+        try:
+            yield pipe
         finally:
-            if self.offload: pipe.to("cpu"), torch.cuda.empty_cache(), self.vit.to(self.device)
+            if self.offload:
+                pipe.to("cpu"), torch.cuda.empty_cache(), self.vit.to(self.device)
 
     @torch.no_grad()
     def embed(self, images, batch_size: int = 64, resample: str = "bicubic") -> torch.Tensor:
         "Causal embeddings `(b, 32, d)` of PIL images, files or tensors `(b, 3, h, w)` (float in [0, 1] or uint8)."
         pixels = to_pixels(images, self.vit.config.image_size, resample)
-        return torch.cat([self.model.qformer.embed(vit_features(self.vit, part.to(self.device))) for part in pixels.split(batch_size)])
+        return torch.cat(
+            [
+                self.model.qformer.embed(vit_features(self.vit, part.to(self.device)))
+                for part in pixels.split(batch_size)
+            ]
+        )
 
     @torch.no_grad()
     def encode(self, images, batch_size: int = 64, resample: str = "bicubic") -> torch.Tensor:
@@ -150,9 +224,13 @@ class SeedTokenizer(nn.Module):
         "Unit vectors `(b, p)` of sentences, in the space of `image_vector` and `code_vector`."
         self._needs("text")
         if self.words is None:
-            raise SeedError("this tokenizer has no vocabulary to read texts with: convert it with the vocab.txt of "
-                            "bert-base-uncased, or lay the folder of that tokenizer into its own as words/")
-        return self.model.qformer.text_vector(**tokenize(self.words, [texts] if isinstance(texts, str) else texts, self.device))
+            raise SeedError(
+                "this tokenizer has no vocabulary to read texts with: convert it with the vocab.txt of "
+                "bert-base-uncased, or lay the folder of that tokenizer into its own as words/"
+            )
+        return self.model.qformer.text_vector(
+            **tokenize(self.words, [texts] if isinstance(texts, str) else texts, self.device)
+        )
 
     @torch.no_grad()
     def image_vector(self, images) -> torch.Tensor:
@@ -171,42 +249,76 @@ class SeedTokenizer(nn.Module):
         "What stands in for the caption's features: `(b, n_out, out_width)`."
         return self.model.generate(self._vectors(codes))
 
-    def decode(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None,
-               batch_size: int = 64):
+    def decode(
+        self,
+        codes,
+        seed: int = 0,
+        steps=None,
+        guidance_scale=None,
+        height=None,
+        width=None,
+        batch_size: int = 64,
+    ):
         """Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`.
 
         Steps and guidance are those of `cfg.draw` if none are given."""
-        return to_pictures(self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size))
+        return to_pictures(
+            self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size)
+        )
 
-    def decode_tensor(self, codes, seed: int = 0, steps=None, guidance_scale=None, height=None, width=None,
-                      batch_size: int = 64):
+    def decode_tensor(
+        self,
+        codes,
+        seed: int = 0,
+        steps=None,
+        guidance_scale=None,
+        height=None,
+        width=None,
+        batch_size: int = 64,
+    ):
         "As `decode`, but `(b, 3, h, w)` in [0, 1]."
         steps = self.cfg.draw.steps if steps is None else steps
         guidance_scale = self.cfg.draw.guidance_scale if guidance_scale is None else guidance_scale
         embeddings = self.generation_embeddings(codes)
         with self.drawing() as pipe:
-            return draw_embeddings(pipe, embeddings, seed, steps, guidance_scale, height, width, batch_size)
+            return draw_embeddings(
+                pipe, embeddings, seed, steps, guidance_scale, height, width, batch_size
+            )
 
     def _needs(self, *parts):
         for part in parts:
-            if part in self.cfg.lacks: raise SeedError(f"the weights of this tokenizer lack the part {part}")
+            if part in self.cfg.lacks:
+                raise SeedError(f"the weights of this tokenizer lack the part {part}")
 
     def _vectors(self, codes) -> torch.Tensor:
         codes = torch.as_tensor(codes, device=self.device)
         if codes.ndim != 2 or codes.shape[1] != self.cfg.qformer.n_queries:
-            raise SeedError(f"codes must be (b, {self.cfg.qformer.n_queries}), not {tuple(codes.shape)}")
+            raise SeedError(
+                f"codes must be (b, {self.cfg.qformer.n_queries}), not {tuple(codes.shape)}"
+            )
         return self.model.vq.lookup(codes)
 
     def save_pretrained(self, folder, half: bool = False):
         "Write `config.json`, `model.safetensors` (`half`: in half precision) and a vocabulary to `folder`."
-        state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.model.state_dict().items()}
+        state = {
+            k: v.half() if half and v.is_floating_point() else v
+            for k, v in self.model.state_dict().items()
+        }
         save_tensors(Path(folder) / "model.safetensors", state)
         save_json(Path(folder) / "config.json", self.cfg.to_dict())
-        if self.cfg.words not in ("", "emoji"): self.words.save_pretrained(Path(folder) / "words")
+        if self.cfg.words not in ("", "emoji"):
+            self.words.save_pretrained(Path(folder) / "words")
 
     @classmethod
-    def from_pretrained(cls, name="emoji", device=None, dtype=torch.float32, offload: bool = False,
-                        slices: bool = False, **overrides) -> "SeedTokenizer":
+    def from_pretrained(
+        cls,
+        name="emoji",
+        device=None,
+        dtype=torch.float32,
+        offload: bool = False,
+        slices: bool = False,
+        **overrides,
+    ) -> "SeedTokenizer":
         """The shipped tokenizer (`emoji`), one with random weights (`toy`, `toy_seed2`), or the folder `name`.
 
         `dtype` is for ViT and diffusion model; `overrides` are fields of `TokenizerConfig`, such as `sd`."""
@@ -214,14 +326,21 @@ class SeedTokenizer(nn.Module):
         if name in ("toy", "toy_seed2"):
             return cls(TokenizerConfig.preset(name, **overrides), **memory).to(device or "cpu")
         folder = WEIGHTS / "tokenizer" if name == "emoji" else Path(name)
-        cfg = beside(folder, TokenizerConfig.from_dict(load_json(folder / "config.json"))).replace(**overrides)
+        cfg = beside(folder, TokenizerConfig.from_dict(load_json(folder / "config.json"))).replace(
+            **overrides
+        )
         model = SeedModel(cfg)
         load_state(model, load_tensors(folder / "model.safetensors"), folder / "model.safetensors")
         return cls(cfg, model, **memory).to(device or "cpu")
 
 # %% ../nbs/04a_tokenizer.ipynb #c037
 def _clip(width, layers, heads) -> dict:
-    return dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads)
+    return dict(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+    )
 
 
 def decoder_parts(kind: str) -> dict:
@@ -229,10 +348,21 @@ def decoder_parts(kind: str) -> dict:
     unet, text = dict(cross_attention_dim=768, sample_size=64), dict(width=768, layers=12, heads=12)
     if kind == "seed2":
         text = dict(width=1024, layers=23, heads=16)
-        unet = dict(cross_attention_dim=1024, sample_size=96, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True,
-                    class_embed_type="projection", projection_class_embeddings_input_dim=2048)
-    vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
-                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+        unet = dict(
+            cross_attention_dim=1024,
+            sample_size=96,
+            attention_head_dim=[5, 10, 20, 20],
+            use_linear_projection=True,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=2048,
+        )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     reader = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **_clip(**text)))
     parts = dict(unet=UNet2DConditionModel(**unet), vae=vae, text=reader)
     if kind == "seed2":
@@ -245,17 +375,26 @@ def decoder_parts(kind: str) -> dict:
 def part_sizes(kind: str) -> dict:
     "How many numbers ViT, SEED's own part and diffusion model of `paper` or `seed2` have."
     with torch.device("meta"):
-        vit, seed = build_vit(ViTConfig.preset("paper"), "meta"), SeedModel(TokenizerConfig.preset(kind))
+        vit, seed = (
+            build_vit(ViTConfig.preset("paper"), "meta"),
+            SeedModel(TokenizerConfig.preset(kind)),
+        )
         parts = dict(vit=[vit], seed=[seed], draw=decoder_parts(kind).values())
     return {k: sum(p.numel() for m in v for p in m.parameters()) for k, v in parts.items()}
 
 
-def memory(kind: str, half: bool = False, offload: bool = False, batch: int = 1, slices: bool = False,
-           llm: int = 0) -> float:
+def memory(
+    kind: str,
+    half: bool = False,
+    offload: bool = False,
+    batch: int = 1,
+    slices: bool = False,
+    llm: int = 0,
+) -> float:
     """GB that `paper` or `seed2` needs to draw `batch` pictures, beside a language model of `llm` numbers.
 
     Weights, and for the VAE, the hungriest step, four of its largest maps, `(b, 256, h, w)`."""
     n, each, side = part_sizes(kind), 2 if half else 4, 768 if kind == "seed2" else 512
-    maps = 4 * 256 * side ** 2 * each * (1 if slices else batch)
+    maps = 4 * 256 * side**2 * each * (1 if slices else batch)
     vit, draw = n["vit"] * each, n["draw"] * each + maps
     return (4 * n["seed"] + (max(vit, draw) if offload else vit + draw) + llm * each) / 1e9

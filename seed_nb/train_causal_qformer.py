@@ -11,43 +11,90 @@ from typing import ClassVar
 
 import torch
 
-from .causal_qformer import CausalQFormer, ContrastiveStage, QFormerConfig, get_words, tokenize
+from seed_nb.causal_qformer import (
+    CausalQFormer,
+    ContrastiveStage,
+    QFormerConfig,
+    get_words,
+    tokenize,
+)
 from .data import SceneSource, caption, draw, held_out
 from .mixtures import open_shards
-from .training import TrainConfig, fit, load_json, load_state, load_tensors, on_main, run_from_command_line, save_json, save_tensors
-from .vit_features import WEIGHTS, Config, SeedError, ViTConfig, build_vit, load_vit, to_pixels, vit_features
+from seed_nb.training import (
+    TrainConfig,
+    fit,
+    load_json,
+    load_state,
+    load_tensors,
+    on_main,
+    run_from_command_line,
+    save_json,
+    save_tensors,
+)
+from seed_nb.vit_features import (
+    WEIGHTS,
+    Config,
+    SeedError,
+    ViTConfig,
+    build_vit,
+    load_vit,
+    to_pixels,
+    vit_features,
+)
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c005
 @dataclass(frozen=True)
 class StageIConfig(Config):
     "Everything that a stage-I run is told. `paper` follows the released yaml (lr 3e-5, 64 pairs on each of 64 GPUs)."
+
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", train=dict(steps=1800, batch_size=64, lr=1e-3, warmup=100)),
         toy=dict(qformer="toy", vit="toy", train="toy", chunk=4),
-        paper=dict(qformer="paper", vit="paper", words="", data="shards/*.tar", minimal=0., alike=0., w_caption=0.,
-                   train=dict(steps=12_000, batch_size=64, lr=3e-5, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)))
+        paper=dict(
+            qformer="paper",
+            vit="paper",
+            words="",
+            data="shards/*.tar",
+            minimal=0.0,
+            alike=0.0,
+            w_caption=0.0,
+            train=dict(
+                steps=12_000,
+                batch_size=64,
+                lr=3e-5,
+                min_lr=0.1,
+                warmup=2000,
+                betas=(0.9, 0.999),
+                save_every=1000,
+                prefetch=4,
+            ),
+        ),
+    )
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    vit: str = "emoji"          # `emoji`: the shipped one; `toy`, `paper`: random weights; else a folder
-    data: str = "scenes"        # `scenes`, or tar shards
-    minimal: float = 0.5        # share of a batch that is minimal pairs
-    alike: float = 0.5          # share of scenes that differ in their names only
-    w_caption: float = 1.       # weight of writing the caption from the queries; the paper has none
-    words: str = "emoji"        # vocabulary of the captions: `emoji`, or the folder of a BertTokenizer
-    init: str = ""              # a safetensors file to start from, e.g. converted BLIP-2 weights
-    chunk: int = 0              # pictures embedded at a time, if a batch is too large for the memory; 0: all
+    vit: str = "emoji"  # `emoji`: the shipped one; `toy`, `paper`: random weights; else a folder
+    data: str = "scenes"  # `scenes`, or tar shards
+    minimal: float = 0.5  # share of a batch that is minimal pairs
+    alike: float = 0.5  # share of scenes that differ in their names only
+    w_caption: float = 1.0  # weight of writing the caption from the queries; the paper has none
+    words: str = "emoji"  # vocabulary of the captions: `emoji`, or the folder of a BertTokenizer
+    init: str = ""  # a safetensors file to start from, e.g. converted BLIP-2 weights
+    chunk: int = 0  # pictures embedded at a time, if a batch is too large for the memory; 0: all
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c006
 def get_vit(name: str):
     "The ViT called `name`: the shipped `emoji` one, random weights for `toy` and `paper`, else a folder."
-    if name == "emoji": return load_vit(WEIGHTS / "vit", attention="eager")
-    if name in ViTConfig.presets: return build_vit(ViTConfig.preset(name))
+    if name == "emoji":
+        return load_vit(WEIGHTS / "vit", attention="eager")
+    if name in ViTConfig.presets:
+        return build_vit(ViTConfig.preset(name))
     return load_vit(name)
 
 
 def get_source(data: str, train: TrainConfig, size: int, rank: int, world: int, **scenes):
     "Scenes drawn on the fly, or pairs from tar shards: a pattern, or `PATTERN:WEIGHT,PATTERN:WEIGHT`."
-    if data == "scenes": return SceneSource(train.batch_size, train.seed, rank, world, **scenes)
+    if data == "scenes":
+        return SceneSource(train.batch_size, train.seed, rank, world, **scenes)
     return open_shards(data, train.batch_size, size=size, rank=rank, world=world, seed=train.seed)
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c008
@@ -55,10 +102,14 @@ def train(cfg: StageIConfig, out_dir, say=None) -> CausalQFormer:
     "Train stage I into `out_dir`; writes `qformer.safetensors` and `config.json`, returns the Causal Q-Former."
     torch.manual_seed(cfg.train.seed)
     qformer, vit, words = CausalQFormer(cfg.qformer), get_vit(cfg.vit), get_words(cfg.words)
-    if words is None: raise SeedError("StageIConfig.words must name a folder with a BERT vocabulary (vocab.txt)")
-    if cfg.init: load_state(qformer, load_tensors(cfg.init), cfg.init)
+    if words is None:
+        raise SeedError("StageIConfig.words must name a folder with a BERT vocabulary (vocab.txt)")
+    if cfg.init:
+        load_state(qformer, load_tensors(cfg.init), cfg.init)
     stage = ContrastiveStage(vit, qformer, words, cfg.w_caption, cfg.chunk)
-    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
+    source = partial(
+        get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike
+    )
     fit(stage, source, cfg.train, out_dir, say)
     on_main(save_tensors, Path(out_dir) / "qformer.safetensors", qformer.state_dict())
     on_main(save_json, Path(out_dir) / "config.json", cfg.to_dict())
@@ -73,13 +124,14 @@ def load_qformer(folder) -> CausalQFormer:
     return qformer.eval()
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c009
-if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(StageIConfig, train)
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(StageIConfig, train)
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c011
 def recall(similarity: torch.Tensor, ks=(1, 5, 10)) -> dict:
     "`{'r1': ..}` of a square `similarity` whose right pairs are on the diagonal, in percent; ties count against."
     right = similarity.diagonal()[:, None]
-    rank = (similarity >= right).sum(-1)                                             # 1 is best
+    rank = (similarity >= right).sum(-1)  # 1 is best
     return {f"r{k}": 100 * (rank <= k).float().mean().item() for k in ks}
 
 
@@ -88,7 +140,7 @@ def embed_pairs(vit, qformer, scenes, at=None, batch_size: int = 100, words: str
     "`(image (n, p), text (n, p))` unit vectors of `scenes`; `at` reads out an earlier query."
     images, texts, words = [], [], get_words(words)
     for i in range(0, len(scenes), batch_size):
-        part = scenes[i:i + batch_size]
+        part = scenes[i : i + batch_size]
         emb = qformer.embed(vit_features(vit, to_pixels(draw(part), vit.config.image_size)))
         images.append(qformer.image_vector(emb, -1 if at is None else at))
         texts.append(qformer.text_vector(**tokenize(words, [caption(s) for s in part])))

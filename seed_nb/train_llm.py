@@ -5,7 +5,8 @@ __all__ = ['TASKS', 'LLMConfig', 'encode_pool', 'TaskSource', 'used', 'LMStage',
            'train']
 
 # %% ../nbs/06_train_llm.ipynb #c003
-import random, time
+import random
+import time
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -22,40 +23,78 @@ from .data import QUESTION_KINDS, SceneSource, caption, draw, held_out, question
 from .frozen_cache import CachedSource, fingerprint
 from .opt_lora import LMConfig, SeedLM
 from .train_causal_qformer import get_source
-from .training import (TrainConfig, calm_malloc, fit, load_tensors, on_main, precision,
-                              run_from_command_line, save_json, save_tensors)
+from seed_nb.training import (
+    TrainConfig,
+    calm_malloc,
+    fit,
+    load_tensors,
+    on_main,
+    precision,
+    run_from_command_line,
+    save_json,
+    save_tensors,
+)
 from .visual_words import collate, pack, take_row
 from .vit_features import Config, SeedError
 
 # %% ../nbs/06_train_llm.ipynb #c006
 TASKS = "caption", "question", "draw"
 
+
 @dataclass(frozen=True)
 class LLMConfig(Config):
     "All that a run is told. `paper` takes what SEED left open from SEED-LLaMA (learning rate, schedule)."
+
     presets: ClassVar[dict] = dict(
-        emoji=dict(pack=256, warm_steps=50, caption=.2, question=.15, draw=.65, train=dict(steps=420, batch_size=64, lr=2e-3, warmup=50)),
+        emoji=dict(
+            pack=256,
+            warm_steps=50,
+            caption=0.2,
+            question=0.15,
+            draw=0.65,
+            train=dict(steps=420, batch_size=64, lr=2e-3, warmup=50),
+        ),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2, pack=256),
-        paper=dict(lm="paper", data="shards/*.tar", pool=0, warm_steps=10_000, caption=.5, question=0., draw=.5,
-                   canonical=False, pack=2048, train=dict(steps=30_000, batch_size=32, lr=1.5e-4, min_lr=.05, warmup=900,
-                                         betas=(.9, .95), save_every=1000)))
+        paper=dict(
+            lm="paper",
+            data="shards/*.tar",
+            pool=0,
+            warm_steps=10_000,
+            caption=0.5,
+            question=0.0,
+            draw=0.5,
+            canonical=False,
+            pack=2048,
+            train=dict(
+                steps=30_000,
+                batch_size=32,
+                lr=1.5e-4,
+                min_lr=0.05,
+                warmup=900,
+                betas=(0.9, 0.95),
+                save_every=1000,
+            ),
+        ),
+    )
     lm: LMConfig = field(default_factory=LMConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    data: str = "scenes"        # `scenes`, or tar shards
-    cache: str = ""             # a cache of codes (chapter 04ab) to read instead of `data`
-    pool: int = 8_000          # pictures that are encoded once, before training; 0: new ones at every step
-    warm_steps: int = 100       # image-to-text only
-    caption: float = 0.3        # shares of a batch
+    data: str = "scenes"  # `scenes`, or tar shards
+    cache: str = ""  # a cache of codes (chapter 04ab) to read instead of `data`
+    pool: int = 8_000  # pictures that are encoded once, before training; 0: new ones at every step
+    warm_steps: int = 100  # image-to-text only
+    caption: float = 0.3  # shares of a batch
     question: float = 0.3
     draw: float = 0.4
-    canonical: bool = True      # captions are learned in the canonical wording
-    pack: int = 0               # tokens in a row, which several lessons share; 0: each has a padded one
-    usual: int = 56             # tokens of a usual lesson: so many rows hold about `batch_size` of them
+    canonical: bool = True  # captions are learned in the canonical wording
+    pack: int = 0  # tokens in a row, which several lessons share; 0: each has a padded one
+    usual: int = 56  # tokens of a usual lesson: so many rows hold about `batch_size` of them
 
     def __post_init__(self):
         super().__post_init__()
         if min(self.caption, self.question, self.draw) < 0 or self.caption + self.question <= 0:
-            raise SeedError("LLMConfig: shares must not be negative, and caption + question must be above 0")
+            raise SeedError(
+                "LLMConfig: shares must not be negative, and caption + question must be above 0"
+            )
 
     @property
     def rows(self) -> int:
@@ -64,7 +103,7 @@ class LLMConfig(Config):
 
     def tasks(self, step: int, n: int) -> list[str]:
         "The tasks of a batch of `n` at optimiser step `step`."
-        shares = [self.caption, self.question, self.draw if step >= self.warm_steps else 0.]
+        shares = [self.caption, self.question, self.draw if step >= self.warm_steps else 0.0]
         ends = [round(n * s / sum(shares)) for s in accumulate(shares)]
         return [t for t, a, b in zip(TASKS, [0, *ends], ends) for _ in range(b - a)]
 
@@ -75,15 +114,17 @@ def encode_pool(lm, cfg, folder, rank: int, world: int, chunk: int = 250):
     per, source = -(-cfg.pool // world), SceneSource(chunk, cfg.train.seed, rank, world)
     file = Path(folder) / f"codes-{cfg.train.seed}-{per}-{rank}of{world}.safetensors"
     held, codes, scenes, start = load_tensors(file) if file.exists() else {}, [], [], time.time()
-    known = held and held["codebook"].equal(lm.codebook.cpu())      # else another tokenizer made them
+    known = held and held["codebook"].equal(lm.codebook.cpu())  # else another tokenizer made them
     while len(scenes) < per:
         batch = next(source)
         scenes += batch["scene"]
-        if not known: codes.append(lm.encode(batch["pixels"]))
+        if not known:
+            codes.append(lm.encode(batch["pixels"]))
     codes = (held["codes"].long() if known else torch.cat(codes))[:per]
     if not known:
         save_tensors(file, dict(codes=codes.int(), codebook=lm.codebook))
-        if rank == 0: print(f"{len(codes):,} pictures encoded in {time.time() - start:.0f} s", flush=True)
+        if rank == 0:
+            print(f"{len(codes):,} pictures encoded in {time.time() - start:.0f} s", flush=True)
     return scenes[:per], codes
 
 # %% ../nbs/06_train_llm.ipynb #c012
@@ -91,18 +132,25 @@ class TaskSource:
     """Endless batches of lessons, `dict(ids, mask, labels, task)`, each (b, t) but `task` (n,), one a lesson.
 
     A lesson is a prompt, its target and the number of its task."""
-    ahead = 64                  # so many lessons wait, at least, when a row is packed
+
+    ahead = 64  # so many lessons wait, at least, when a row is packed
 
     def __init__(self, lm, cfg, out_dir, rank: int = 0, world: int = 1):
         self.lm, self.cfg, self.place = lm, cfg, (out_dir, rank, world)
         self.step, self.drawn, self.waiting = 0, 0, []
-        if cfg.pool and cfg.data != "scenes": raise SeedError("LLMConfig.pool must be 0 with tar shards")
-        if cfg.pool and cfg.cache: raise SeedError("LLMConfig.pool must be 0 with a cache")
+        if cfg.pool and cfg.data != "scenes":
+            raise SeedError("LLMConfig.pool must be 0 with tar shards")
+        if cfg.pool and cfg.cache:
+            raise SeedError("LLMConfig.pool must be 0 with a cache")
         self.pool, self.pairs = None, None if cfg.pool else self._open(rank, world)
 
     def __next__(self) -> dict:
         cfg = self.cfg
-        rows = [self.row() for _ in range(cfg.rows)] if cfg.pack else [[lesson] for lesson in self.lessons()]
+        rows = (
+            [self.row() for _ in range(cfg.rows)]
+            if cfg.pack
+            else [[lesson] for lesson in self.lessons()]
+        )
         self.step += 1
         tasks = torch.tensor([task for row in rows for *_, task in row])
         return pack(rows, self.lm.vocab.pad, cfg.pack or None) | dict(task=tasks)
@@ -110,18 +158,23 @@ class TaskSource:
     def _open(self, rank: int, world: int):
         "Pictures to be encoded, or from a cache the codes that this very tokenizer gave them."
         cfg = self.cfg
-        if not cfg.cache: return get_source(cfg.data, cfg.train, 224, rank, world)
+        if not cfg.cache:
+            return get_source(cfg.data, cfg.train, 224, rank, world)
         marks = dict(codebook=fingerprint(self.lm.codebook))
-        return CachedSource(cfg.cache, cfg.train.batch_size, cfg.train.seed, rank, world, "codes", marks)
+        return CachedSource(
+            cfg.cache, cfg.train.batch_size, cfg.train.seed, rank, world, "codes", marks
+        )
 
     def open_pool(self):
         "The pool, if the run has one: its scenes and their codes."
-        if self.pairs is None and self.pool is None: self.pool = encode_pool(self.lm, self.cfg, *self.place)
+        if self.pairs is None and self.pool is None:
+            self.pool = encode_pool(self.lm, self.cfg, *self.place)
         return self.pool
 
     def row(self) -> list:
         "The fullest row that the lessons waiting can make, with the one that has waited longest."
-        while len(self.waiting) < self.ahead: self.waiting += self.lessons()
+        while len(self.waiting) < self.ahead:
+            self.waiting += self.lessons()
         return take_row(self.waiting, self.cfg.pack)
 
     def lessons(self) -> list:
@@ -130,7 +183,10 @@ class TaskSource:
         self.open_pool()
         rng = random.Random(f"lessons {train.seed} {self.drawn * world + rank}")
         tasks = self.cfg.tasks(self.step // train.accumulate, train.batch_size)
-        new = [(*self.lesson(t, c, s, rng), TASKS.index(t)) for t, c, s in zip(tasks, *self.pictures(rng))]
+        new = [
+            (*self.lesson(t, c, s, rng), TASKS.index(t))
+            for t, c, s in zip(tasks, *self.pictures(rng))
+        ]
         self.drawn += 1
         rng.shuffle(new)
         return new
@@ -139,7 +195,9 @@ class TaskSource:
         "Codes (b, 32), and what is known of each picture: its `Scene`, or a text."
         if self.pool is None:
             batch = next(self.pairs)
-            return self.lm.encode(batch["codes"].long() if "codes" in batch else batch["pixels"]), batch.get("scene", batch["text"])
+            return self.lm.encode(
+                batch["codes"].long() if "codes" in batch else batch["pixels"]
+            ), batch.get("scene", batch["text"])
         scenes, codes = self.pool
         chosen = rng.choices(range(len(scenes)), k=self.cfg.train.batch_size)
         return codes[chosen], [scenes[i] for i in chosen]
@@ -149,16 +207,24 @@ class TaskSource:
         examples, plain = self.lm.examples, isinstance(truth, str)
         if task == "question" and not plain:
             return examples.ask(codes, *question(truth, rng.choice(QUESTION_KINDS), rng))
-        if task == "draw": return examples.draw(truth if plain else caption(truth, rng), codes)
-        return examples.see(codes, truth if plain else caption(truth, None if self.cfg.canonical else rng))
+        if task == "draw":
+            return examples.draw(truth if plain else caption(truth, rng), codes)
+        return examples.see(
+            codes, truth if plain else caption(truth, None if self.cfg.canonical else rng)
+        )
 
     def state_dict(self) -> dict:
-        return dict(step=self.step, drawn=self.drawn, waiting=list(self.waiting),
-                    pairs=self.pairs and self.pairs.state_dict())
+        return dict(
+            step=self.step,
+            drawn=self.drawn,
+            waiting=list(self.waiting),
+            pairs=self.pairs and self.pairs.state_dict(),
+        )
 
     def load_state_dict(self, state: dict):
         self.step, self.drawn, self.waiting = state["step"], state["drawn"], list(state["waiting"])
-        if self.pairs: self.pairs.load_state_dict(state["pairs"])
+        if self.pairs:
+            self.pairs.load_state_dict(state["pairs"])
 
 # %% ../nbs/06_train_llm.ipynb #c013
 def used(batch) -> float:
@@ -168,29 +234,35 @@ def used(batch) -> float:
 # %% ../nbs/06_train_llm.ipynb #c021
 class LMStage(nn.Module):
     "The loss of a batch of lessons, in all and by task. Of `lm` only the adapter is trained and saved."
+
     def __init__(self, lm, cfg):
         super().__init__()
-        self.lm, self.about = lm, {k: v for k, v in cfg.to_dict().items() if k not in ("train", "lm", "cache")}
+        self.lm, self.about = (
+            lm,
+            {k: v for k, v in cfg.to_dict().items() if k not in ("train", "lm", "cache")},
+        )
         params = {name: list(m.parameters()) for name, m in self.named_modules() if name}
         trained = lambda ps: any(p.requires_grad for p in ps)
         self.frozen = tuple(name for name, ps in params.items() if ps and not trained(ps))
-        self._no_split_modules = lm.base._no_split_modules              # FSDP2 spreads these one by one
+        self._no_split_modules = lm.base._no_split_modules  # FSDP2 spreads these one by one
 
     def forward(self, batch):
-        loss, task = self.lm(batch["ids"], batch["mask"], batch["labels"]), batch["task"]         # (n,)
+        loss, task = self.lm(batch["ids"], batch["mask"], batch["labels"]), batch["task"]  # (n,)
         sums = [torch.bincount(task, w, len(TASKS)) for w in (loss.detach(), torch.ones_like(loss))]
-        sums, counts = gather(torch.stack(sums)[None])[0].sum(0)          # over all processes
+        sums, counts = gather(torch.stack(sums)[None])[0].sum(0)  # over all processes
         parts = {t: s / n for t, s, n in zip(TASKS, sums, counts) if n}
         return dict(loss=loss.mean(), tokens=(batch["mask"] > 0).sum(), **parts)
 
-    def sample(self, step, out_dir): samples(self.lm, Path(out_dir) / f"samples/{step:07d}", n_free=8)
+    def sample(self, step, out_dir):
+        samples(self.lm, Path(out_dir) / f"samples/{step:07d}", n_free=8)
 
 # %% ../nbs/06_train_llm.ipynb #c023
 def step_seconds(lm, batch) -> float:
     "How long one forward and backward takes, in the precision of training."
     batch = {k: t.to(lm.device) for k, t in batch.items()}
     wait = torch.cuda.synchronize if lm.device.type == "cuda" else lambda: None
-    wait(); start = time.perf_counter()
+    wait()
+    start = time.perf_counter()
     with torch.autocast(lm.device.type, torch.bfloat16, enabled=precision("auto") == "bf16"):
         loss = lm(**batch).mean()
     loss.backward()
@@ -199,19 +271,26 @@ def step_seconds(lm, batch) -> float:
     return time.perf_counter() - start
 
 
-def packing_rates(lm, lessons, room: int = 256, rows: int = 14, length: int = 200, rounds: int = 3) -> dict:
+def packing_rates(
+    lm, lessons, room: int = 256, rows: int = 14, length: int = 200, rounds: int = 3
+) -> dict:
     "Lessons a second: `rows` rows of `room` tokens `packed`, or `padded` to `length` or to the `longest`."
     waiting = list(lessons)
     taken = [take_row(waiting, room) for _ in range(rows)]
     each, pad = [lesson for row in taken for lesson in row], lm.vocab.pad
-    batches = dict(packed=pack(taken, pad, room),
-                   padded=collate(each, pad, length), longest=collate(each, pad))
+    batches = dict(
+        packed=pack(taken, pad, room), padded=collate(each, pad, length), longest=collate(each, pad)
+    )
     seconds = {name: [] for name in batches}
-    if lm.device.type == "cpu": calm_malloc()
+    if lm.device.type == "cpu":
+        calm_malloc()
     for _ in range(rounds):
-        for name, batch in batches.items(): seconds[name].append(step_seconds(lm, batch))
+        for name, batch in batches.items():
+            seconds[name].append(step_seconds(lm, batch))
     rates = {name: len(each) / min(s) for name, s in seconds.items()}
-    return rates | dict(packed_over_padded=rates["packed"] / rates["padded"], filled=used(batches["packed"]))
+    return rates | dict(
+        packed_over_padded=rates["packed"] / rates["padded"], filled=used(batches["packed"])
+    )
 
 # %% ../nbs/06_train_llm.ipynb #c027
 def samples(lm, folder, n: int = 8, n_free: int = 32):
@@ -223,30 +302,45 @@ def samples(lm, folder, n: int = 8, n_free: int = 32):
     spans = lm.draw_codes([caption(s) for s in scenes[:n_free]], constrained=False)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     files = [f"pictures/{i:02} {prompt[:80]}.png" for i, prompt in enumerate(prompts)]
-    for file, image in zip(files, drawn): image.save(folder / file)
+    for file, image in zip(files, drawn):
+        image.save(folder / file)
     queries, right = zip(*asked)
-    save_json(folder / "samples.json", dict(
-        captions=lm.caption(codes), truth=prompts, questions=queries, answers=lm.ask(codes, queries),
-        right=right, drawings=files, valid_free=sum(s["valid"] for s in spans) / n_free))
+    save_json(
+        folder / "samples.json",
+        dict(
+            captions=lm.caption(codes),
+            truth=prompts,
+            questions=queries,
+            answers=lm.ask(codes, queries),
+            right=right,
+            drawings=files,
+            valid_free=sum(s["valid"] for s in spans) / n_free,
+        ),
+    )
 
 # %% ../nbs/06_train_llm.ipynb #c029
 def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
     "Train the adapter of a language model into `out_dir`; writes `lm/`, `samples.json` and `pictures/`."
     torch.manual_seed(cfg.train.seed)
     lm = SeedLM.build(cfg.lm)
+
     def source(rank, world):
         lessons = TaskSource(lm, cfg, out_dir, rank, world)
         if cfg.pool and cfg.lm.own_rows:
-            lm.to(PartialState().device)                             # the pool is encoded now
+            lm.to(PartialState().device)  # the pool is encoded now
             scenes, codes = lessons.open_pool()
             lm.associate(codes, [caption(s) for s in scenes])
-            for t in (lm.own, lm.head.weight, lm.fc.weight): broadcast(t.data)      # each process has a pool of its own
+            for t in (lm.own, lm.head.weight, lm.fc.weight):
+                broadcast(t.data)  # each process has a pool of its own
         return lessons
+
     fit(LMStage(lm, cfg), source, cfg.train, out_dir, say)
     on_main(lm.save_pretrained, Path(out_dir) / "lm")
-    if is_spread(lm): lm = SeedLM.from_pretrained(Path(out_dir) / "lm", device=lm.device)
+    if is_spread(lm):
+        lm = SeedLM.from_pretrained(Path(out_dir) / "lm", device=lm.device)
     on_main(samples, lm.eval(), out_dir)
     return lm
 
 # %% ../nbs/06_train_llm.ipynb #c030
-if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(LLMConfig, train)
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(LLMConfig, train)

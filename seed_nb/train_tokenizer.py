@@ -17,7 +17,15 @@ from .causal_qformer import contrastive_loss, get_words, plain_captions, tokeniz
 from .extract import model_marks
 from .frozen_cache import CachedSource
 from .reverse_qformer import Standardise, centred_cosine, cosine_loss, stretch
-from .sd_alignment import draw_embeddings, generation_loss, image_features, load_pipeline, load_reader, reading_loss, text_features
+from seed_nb.sd_alignment import (
+    draw_embeddings,
+    generation_loss,
+    image_features,
+    load_pipeline,
+    load_reader,
+    reading_loss,
+    text_features,
+)
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
 from .training import TrainConfig, fit, load_state, on_main, run_from_command_line, save_json
@@ -25,66 +33,124 @@ from .vit_features import Config, frozen, to_pictures, to_pixels, vit_features
 from .vq import usage
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c006
-PAPER = dict(train_qformer=False, standardise=False, w_vq=5., w_recon=2., w_generate=.5, w_contrast=0., w_read=0., w_early=0.,
-                 continuous_steps=0, minimal=0., alike=0.)
-LONG = dict(steps=100_000, batch_size=256, lr=1e-4, min_lr=.1, warmup=2000, betas=(.9, .999), save_every=1000, prefetch=4)
+PAPER = dict(
+    train_qformer=False,
+    standardise=False,
+    w_vq=5.0,
+    w_recon=2.0,
+    w_generate=0.5,
+    w_contrast=0.0,
+    w_read=0.0,
+    w_early=0.0,
+    continuous_steps=0,
+    minimal=0.0,
+    alike=0.0,
+)
+LONG = dict(
+    steps=100_000,
+    batch_size=256,
+    lr=1e-4,
+    min_lr=0.1,
+    warmup=2000,
+    betas=(0.9, 0.999),
+    save_every=1000,
+    prefetch=4,
+)
 
 
 @dataclass(frozen=True)
 class StageIIConfig(Config):
     "Everything that a stage-II run is told; `w_*` weigh the losses."
+
     presets: ClassVar[dict] = dict(
         emoji=dict(tokenizer="emoji", train=dict(steps=3600, batch_size=64, lr=1e-3, warmup=100)),
-        emoji_paper=dict(PAPER, tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)),
-        emoji_redraw=dict(tokenizer="emoji", start="emoji", train_codes=False, w_early=0., minimal=.5, continuous_steps=0,
-                          train=dict(steps=1200, batch_size=64, lr=6e-4, warmup=50)),
-        toy=dict(tokenizer="toy", train="toy", w_read=0., continuous_steps=2),
-        toy_seed2=dict(tokenizer="toy_seed2", train="toy", w_read=0., w_early=0., continuous_steps=2),
+        emoji_paper=dict(
+            PAPER, tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)
+        ),
+        emoji_redraw=dict(
+            tokenizer="emoji",
+            start="emoji",
+            train_codes=False,
+            w_early=0.0,
+            minimal=0.5,
+            continuous_steps=0,
+            train=dict(steps=1200, batch_size=64, lr=6e-4, warmup=50),
+        ),
+        toy=dict(tokenizer="toy", train="toy", w_read=0.0, continuous_steps=2),
+        toy_seed2=dict(
+            tokenizer="toy_seed2", train="toy", w_read=0.0, w_early=0.0, continuous_steps=2
+        ),
         paper=dict(PAPER, tokenizer="paper", data="shards/*.tar", train=LONG),
-        seed2=dict(PAPER, tokenizer="seed2", data="shards/*.tar", train=LONG))
+        seed2=dict(PAPER, tokenizer="seed2", data="shards/*.tar", train=LONG),
+    )
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    stage_i: str = ""             # folder that stage I left; empty starts from random weights
-    start: str = ""               # in place of it a tokenizer, by name or folder, all of whose weights are taken
-    train_codes: bool = True      # False: codes stay as they are; the decoder to generation embeddings learns, and what compares pictures with captions
+    stage_i: str = ""  # folder that stage I left; empty starts from random weights
+    start: str = ""  # in place of it a tokenizer, by name or folder, all of whose weights are taken
+    train_codes: bool = True  # False: codes stay as they are; the decoder to generation embeddings learns, and what compares pictures with captions
     data: str = "scenes"
-    cache: str = ""               # a cache of chapter 04ab to read instead of `data`
-    minimal: float = 0.25         # share of minimal pairs in a batch
-    alike: float = 0.             # share of scenes that differ in their names only
-    train_qformer: bool = True    # go on training the Causal Q-Former (`ours`) or keep it as it is (`paper`)
-    standardise: bool = True      # measure the reconstruction after standardising (`ours`)
+    cache: str = ""  # a cache of chapter 04ab to read instead of `data`
+    minimal: float = 0.25  # share of minimal pairs in a batch
+    alike: float = 0.0  # share of scenes that differ in their names only
+    train_qformer: bool = (
+        True  # go on training the Causal Q-Former (`ours`) or keep it as it is (`paper`)
+    )
+    standardise: bool = True  # measure the reconstruction after standardising (`ours`)
     continuous_steps: int = 1500  # first steps without quantisation (advice of LaVIT's authors)
-    w_vq: float = 10.
-    w_recon: float = .5
-    w_generate: float = 4.
-    w_contrast: float = .5
-    w_read: float = 1.            # the reader's cross-entropy (`ours`); needs the emoji pipeline
-    w_early: float = 1.5          # the drawing losses on the causal embeddings, and on those from the codes, through one linear layer (`ours`)
+    w_vq: float = 10.0
+    w_recon: float = 0.5
+    w_generate: float = 4.0
+    w_contrast: float = 0.5
+    w_read: float = 1.0  # the reader's cross-entropy (`ours`); needs the emoji pipeline
+    w_early: float = 1.5  # the drawing losses on the causal embeddings, and on those from the codes, through one linear layer (`ours`)
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c008
 class TokenizerStage(nn.Module):
     """Stage II: VQ, reconstruction of the causal embeddings, generation embeddings against a frozen encoder.
 
     It is that of the diffusion model `pipe`: the text encoder (SEED section 3.2), or for SEED-2 the image encoder of an unCLIP."""
+
     frozen = ("vit", "teacher")
 
     def __init__(self, cfg: StageIIConfig, vit, model: SeedModel, pipe, words):
         super().__init__()
         self.cfg, self.model, self.words, self.pipe = cfg, model, words, pipe
-        self.vit, self.teacher = (None, None) if cfg.cache else (frozen(vit), frozen(pipe.text_encoder if self.told else pipe.image_encoder))
+        self.vit, self.teacher = (
+            (None, None)
+            if cfg.cache
+            else (frozen(vit), frozen(pipe.text_encoder if self.told else pipe.image_encoder))
+        )
         self.reader = load_reader(cfg.tokenizer.sd) if cfg.w_read else None
-        if cfg.w_early: self.early = nn.Linear(cfg.tokenizer.qformer.width, cfg.tokenizer.decoder.out_width)
+        if cfg.w_early:
+            self.early = nn.Linear(cfg.tokenizer.qformer.width, cfg.tokenizer.decoder.out_width)
         self.scaler = Standardise(cfg.tokenizer.qformer.n_queries, cfg.tokenizer.qformer.width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        if not cfg.train_qformer: frozen(model.qformer)
+        if not cfg.train_qformer:
+            frozen(model.qformer)
         if not cfg.train_codes:
             q = model.qformer
-            for part in (q, model.down, model.vq, model.up, model.recon): frozen(part)
-            if cfg.w_contrast:                                      # what hears words, and what compares
-                own = [part for layer in q.qformer.encoder.layer for part in (layer.intermediate, layer.output)]
-                for part in (q.embeddings, q.vision_projection, q.text_projection, q.temperature, *own): part.requires_grad_(True)
-        self.about = {k: v for k, v in cfg.to_dict().items() if k not in ("train", "tokenizer", "stage_i", "start", "cache")}
-        self.find_unused = True                         # the text side is idle without the contrastive loss
+            for part in (q, model.down, model.vq, model.up, model.recon):
+                frozen(part)
+            if cfg.w_contrast:  # what hears words, and what compares
+                own = [
+                    part
+                    for layer in q.qformer.encoder.layer
+                    for part in (layer.intermediate, layer.output)
+                ]
+                for part in (
+                    q.embeddings,
+                    q.vision_projection,
+                    q.text_projection,
+                    q.temperature,
+                    *own,
+                ):
+                    part.requires_grad_(True)
+        self.about = {
+            k: v
+            for k, v in cfg.to_dict().items()
+            if k not in ("train", "tokenizer", "stage_i", "start", "cache")
+        }
+        self.find_unused = True  # the text side is idle without the contrastive loss
 
     @property
     def told(self) -> bool:
@@ -93,8 +159,9 @@ class TokenizerStage(nn.Module):
 
     def forward(self, batch):
         cfg, model, q = self.cfg, self.model, self.model.qformer
-        if not cfg.train_codes: return self.redraw(batch)
-        embeddings = self.see(batch)                                                                # (b, 32, d)
+        if not cfg.train_codes:
+            return self.redraw(batch)
+        embeddings = self.see(batch)  # (b, 32, d)
         vectors, codes, vq = self.quantize(model.down(embeddings))
         rebuilt, target = model.rebuild(vectors), embeddings.detach()
         recon = self.reconstruction(rebuilt, target)
@@ -102,14 +169,24 @@ class TokenizerStage(nn.Module):
         words = self.target(batch)
         generate, out["generate"], out["read"] = self.drawing(model.generate(vectors), words)
         loss = cfg.w_vq * vq + cfg.w_recon * recon + generate
-        if codes is not None: out |= usage(codes, cfg.tokenizer.vq.n_codes)
+        if codes is not None:
+            out |= usage(codes, cfg.tokenizer.vq.n_codes)
         if cfg.w_early:
             for name, x in dict(early=embeddings, early_coded=rebuilt).items():
                 early, _, out[name] = self.drawing(self.early(stretch(x, words.shape[1])), words)
                 loss = loss + cfg.w_early * early
-        if cfg.w_contrast: loss = loss + cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
-        if self.training: self.step += 1
-        return dict(loss=loss, **{k: torch.as_tensor(v, dtype=torch.float32).detach() for k, v in out.items() if v is not None})
+        if cfg.w_contrast:
+            loss = loss + cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
+        if self.training:
+            self.step += 1
+        return dict(
+            loss=loss,
+            **{
+                k: torch.as_tensor(v, dtype=torch.float32).detach()
+                for k, v in out.items()
+                if v is not None
+            },
+        )
 
     def redraw(self, batch):
         "The losses of what no code depends on: the generation embeddings, and the vectors that are compared with captions."
@@ -119,8 +196,13 @@ class TokenizerStage(nn.Module):
             vectors, *_ = self.quantize(model.down(embeddings))
             rebuilt = model.rebuild(vectors) if self.cfg.w_contrast else None
         loss, generate, out["read"] = self.drawing(model.generate(vectors), self.target(batch))
-        if self.cfg.w_contrast: loss = loss + self.cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
-        return dict(loss=loss, generate=generate.detach(), **{k: v for k, v in out.items() if v is not None})
+        if self.cfg.w_contrast:
+            loss = loss + self.cfg.w_contrast * self.matching(
+                embeddings, rebuilt, batch["text"], out
+            )
+        return dict(
+            loss=loss, generate=generate.detach(), **{k: v for k, v in out.items() if v is not None}
+        )
 
     def matching(self, embeddings, rebuilt, texts, out):
         "The contrastive losses of causal `embeddings` and of those `rebuilt` from the codes `(b, 32, d)`; their accuracies go into `out`."
@@ -132,28 +214,41 @@ class TokenizerStage(nn.Module):
 
     def drawing(self, guess, words):
         "The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error, and the share of names read right in them, if there is a reader."
-        error, read, right = generation_loss(guess, words), 0., None
-        if self.cfg.w_read: read, right = reading_loss(guess, words, self.reader)
+        error, read, right = generation_loss(guess, words), 0.0, None
+        if self.cfg.w_read:
+            read, right = reading_loss(guess, words, self.reader)
         return self.cfg.w_generate * error + self.cfg.w_read * read, error, right
 
     def see(self, batch):
         "The causal embeddings `(b, 32, d)` of a batch, as far as it does not bring them along."
-        if "embeddings" in batch: return batch["embeddings"].to(self.step.device).float()
-        if "features" in batch: return self.model.qformer.embed(batch["features"].to(self.step.device).float())
+        if "embeddings" in batch:
+            return batch["embeddings"].to(self.step.device).float()
+        if "features" in batch:
+            return self.model.qformer.embed(batch["features"].to(self.step.device).float())
         pixels = to_pixels(batch["pixels"].to(self.step.device), self.vit.config.image_size)
         self.last = batch["pixels"][:8]
         return self.model.qformer.embed(vit_features(self.vit, pixels))
 
     def target(self, batch):
         "What the frozen encoder of the diffusion model says, now or when the cache was written."
-        if "words" in batch: return batch["words"].to(self.step.device).float()
-        if not self.told: return image_features(self.pipe, batch["pixels"].to(self.step.device)).float()
+        if "words" in batch:
+            return batch["words"].to(self.step.device).float()
+        if not self.told:
+            return image_features(self.pipe, batch["pixels"].to(self.step.device)).float()
         return text_features(self.pipe, plain_captions(batch))
 
     def sample(self, step, out_dir):
         "Pictures of the last batch, and below them what is drawn from their codes: `samples/STEP.png`."
-        vectors, how = self.quantize(self.model.down(self.see(dict(pixels=self.last))))[0], self.cfg.tokenizer.draw
-        drawn = draw_embeddings(self.pipe.to(self.step.device), self.model.generate(vectors), steps=how.steps, guidance_scale=how.guidance_scale)
+        vectors, how = (
+            self.quantize(self.model.down(self.see(dict(pixels=self.last))))[0],
+            self.cfg.tokenizer.draw,
+        )
+        drawn = draw_embeddings(
+            self.pipe.to(self.step.device),
+            self.model.generate(vectors),
+            steps=how.steps,
+            guidance_scale=how.guidance_scale,
+        )
         true = F.interpolate(self.last.float() / 255, drawn.shape[-2:], mode="bilinear")
         (folder := Path(out_dir) / "samples").mkdir(parents=True, exist_ok=True)
         rows = [torch.cat(list(r), -1) for r in (true, drawn)]
@@ -161,33 +256,49 @@ class TokenizerStage(nn.Module):
 
     def quantize(self, x):
         "The VQ, or for the first `continuous_steps` its input as it is, without codes."
-        if self.step >= self.cfg.continuous_steps: vectors, codes, losses = self.model.vq(x); return vectors, codes, losses["vq"]
-        if self.cfg.tokenizer.vq.l2norm: x = F.normalize(x.float(), dim=-1)
+        if self.step >= self.cfg.continuous_steps:
+            vectors, codes, losses = self.model.vq(x)
+            return vectors, codes, losses["vq"]
+        if self.cfg.tokenizer.vq.l2norm:
+            x = F.normalize(x.float(), dim=-1)
         return x, None, x.new_zeros(())
 
     def reconstruction(self, guess, target):
         "The published cosine, or the squared error after standardising."
-        if not self.cfg.standardise: return cosine_loss(guess, target)
-        if self.training: self.scaler.update(target)
+        if not self.cfg.standardise:
+            return cosine_loss(guess, target)
+        if self.training:
+            self.scaler.update(target)
         return F.mse_loss(self.scaler(guess), self.scaler(target))
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c010
 def cached_source(cfg: StageIIConfig, models: dict, rank: int, world: int) -> CachedSource:
     "The source that reads `cfg.cache`, which must be of the `models` of this run."
     kind = "features" if cfg.train_qformer else "embeddings"
-    marks = model_marks(**{k: m for k, m in models.items() if k != "qformer" or kind == "embeddings"})
+    marks = model_marks(
+        **{k: m for k, m in models.items() if k != "qformer" or kind == "embeddings"}
+    )
     return CachedSource(cfg.cache, cfg.train.batch_size, cfg.train.seed, rank, world, kind, marks)
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c011
 def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     "Train stage II into `out_dir`, which then is also a `SeedTokenizer` folder."
     torch.manual_seed(cfg.train.seed)
-    model, vit, pipe = SeedModel(cfg.tokenizer), get_vit(cfg.tokenizer.vit), load_pipeline(cfg.tokenizer.sd)
-    if cfg.stage_i: model.qformer.load_state_dict(load_qformer(cfg.stage_i).state_dict())
-    if cfg.start: load_state(model, SeedTokenizer.from_pretrained(cfg.start).model.state_dict(), cfg.start)
+    model, vit, pipe = (
+        SeedModel(cfg.tokenizer),
+        get_vit(cfg.tokenizer.vit),
+        load_pipeline(cfg.tokenizer.sd),
+    )
+    if cfg.stage_i:
+        model.qformer.load_state_dict(load_qformer(cfg.stage_i).state_dict())
+    if cfg.start:
+        load_state(model, SeedTokenizer.from_pretrained(cfg.start).model.state_dict(), cfg.start)
     stage = TokenizerStage(cfg, vit, model, pipe, get_words(cfg.tokenizer.words))
-    source = partial(get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike)
-    if cfg.cache: source = partial(cached_source, cfg, dict(vit=vit, pipe=pipe, qformer=model.qformer))
+    source = partial(
+        get_source, cfg.data, cfg.train, vit.config.image_size, minimal=cfg.minimal, alike=cfg.alike
+    )
+    if cfg.cache:
+        source = partial(cached_source, cfg, dict(vit=vit, pipe=pipe, qformer=model.qformer))
     fit(stage, source, cfg.train, out_dir, say)
     tokenizer = SeedTokenizer(cfg.tokenizer, model, vit, pipe)
     on_main(tokenizer.save_pretrained, out_dir)
@@ -195,4 +306,5 @@ def train(cfg: StageIIConfig, out_dir, say=None) -> SeedTokenizer:
     return tokenizer
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c012
-if __name__ == "__main__" and "__file__" in globals(): run_from_command_line(StageIIConfig, train)
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(StageIIConfig, train)

@@ -5,7 +5,21 @@ __all__ = ['FREE', 'TrainConfig', 'learning_rate', 'precision', 'make_optimizer'
            'fit', 'seed_step', 'on_main', 'run_from_command_line', 'launch', 'check_parameters']
 
 # %% ../nbs/00b_training.ipynb #c002
-import argparse, ast, contextlib, ctypes, json, logging, math, os, random, re, signal, statistics, subprocess, sys, threading
+import argparse
+import ast
+import contextlib
+import ctypes
+import json
+import logging
+import math
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +30,21 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 
-from .checkpoints import (atomic, checkpoints, gather_trained, load_checkpoint, load_json, load_optimizer_state, load_state,
-                                 load_tensors, read_checkpoint, save_checkpoint, save_json, save_tensors, stage_state)
+from seed_nb.checkpoints import (
+    atomic,
+    checkpoints,
+    gather_trained,
+    load_checkpoint,
+    load_json,
+    load_optimizer_state,
+    load_state,
+    load_tensors,
+    read_checkpoint,
+    save_checkpoint,
+    save_json,
+    save_tensors,
+    stage_state,
+)
 from .mixtures import Prefetch
 from .vit_features import Config, SeedError
 from .watching import Log, check_tracker, count_flops, make_say, read_metrics, take_sample
@@ -26,50 +53,67 @@ from .watching import Log, check_tracker, count_flops, make_say, read_metrics, t
 @dataclass(frozen=True)
 class TrainConfig(Config):
     "How long, how fast and how often to save; every stage's config has one."
+
     presets: ClassVar[dict] = dict(
-        emoji={}, paper={}, toy=dict(steps=4, batch_size=8, warmup=1, log_every=1, save_every=2))
-    steps: int = 1000              # optimiser steps
-    batch_size: int = 64           # pictures per process and micro-batch
-    accumulate: int = 1            # micro-batches per step
-    lr: float = 1e-3               # peak learning rate
-    min_lr: float = 0.0            # floor of the cosine, as a share of `lr`
-    warmup: int = 100              # steps
-    weight_decay: float = 0.05     # on matrices only
+        emoji={}, paper={}, toy=dict(steps=4, batch_size=8, warmup=1, log_every=1, save_every=2)
+    )
+    steps: int = 1000  # optimiser steps
+    batch_size: int = 64  # pictures per process and micro-batch
+    accumulate: int = 1  # micro-batches per step
+    lr: float = 1e-3  # peak learning rate
+    min_lr: float = 0.0  # floor of the cosine, as a share of `lr`
+    warmup: int = 100  # steps
+    weight_decay: float = 0.05  # on matrices only
     betas: tuple = (0.9, 0.98)
-    clip: float = 1.0              # gradient norm
-    precision: str = "auto"        # `no`, `bf16`, or `auto`: bf16 where the hardware multiplies in it
+    clip: float = 1.0  # gradient norm
+    precision: str = "auto"  # `no`, `bf16`, or `auto`: bf16 where the hardware multiplies in it
     log_every: int = 20
     save_every: int = 200
-    keep: int = 2                  # checkpoints kept
+    keep: int = 2  # checkpoints kept
     seed: int = 0
-    prefetch: int = 0              # batches that a thread reads ahead
-    spike: float = 50.             # a step is skipped at so many times the usual loss or gradient; 0: never
-    min_used: float = 0.02         # the log warns when a smaller share of the codes is in use
-    sample_every: int = 0          # steps between pictures, if the stage has `sample(step, out_dir)`
-    tracker: str = ""              # `tensorboard`, or another one that `accelerate` knows
-    mfu: bool = True               # count the operations of the first step again, to log the share of the device in use
+    prefetch: int = 0  # batches that a thread reads ahead
+    spike: float = 50.0  # a step is skipped at so many times the usual loss or gradient; 0: never
+    min_used: float = 0.02  # the log warns when a smaller share of the codes is in use
+    sample_every: int = 0  # steps between pictures, if the stage has `sample(step, out_dir)`
+    tracker: str = ""  # `tensorboard`, or another one that `accelerate` knows
+    mfu: bool = (
+        True  # count the operations of the first step again, to log the share of the device in use
+    )
+
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
     "Linear warm-up to `cfg.lr`, then a cosine down to `cfg.min_lr * cfg.lr` at `cfg.steps`."
-    if step < cfg.warmup: return cfg.lr * (step + 1) / cfg.warmup
-    t = min(1., (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup))
+    if step < cfg.warmup:
+        return cfg.lr * (step + 1) / cfg.warmup
+    t = min(1.0, (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup))
     return cfg.lr * (cfg.min_lr + (1 - cfg.min_lr) * (1 + math.cos(math.pi * t)) / 2)
 
 # %% ../nbs/00b_training.ipynb #c007
 def precision(name: str) -> str:
     "`auto` becomes `bf16` on a GPU or CPU that multiplies bfloat16 in hardware, else `no`."
-    if name not in ("auto", "no", "bf16"): raise SeedError(f"precision is auto, no or bf16, not {name!r}")
-    if name != "auto": return name
-    if torch.cuda.is_available(): return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    if name not in ("auto", "no", "bf16"):
+        raise SeedError(f"precision is auto, no or bf16, not {name!r}")
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return (
+        "bf16"
+        if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        else "no"
+    )
 
 # %% ../nbs/00b_training.ipynb #c009
 def make_optimizer(stage, cfg: TrainConfig):
     "AdamW over the trained parameters; no weight decay on vectors; fused."
     params = [p for p in stage.parameters() if p.requires_grad]
-    groups = [dict(params=[p for p in params if p.ndim >= 2], weight_decay=cfg.weight_decay),
-              dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, betas=cfg.betas, fused=True)
+    groups = [
+        dict(params=[p for p in params if p.ndim >= 2], weight_decay=cfg.weight_decay),
+        dict(params=[p for p in params if p.ndim < 2], weight_decay=0.0),
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=cfg.lr, betas=cfg.betas, fused=True
+    )
 
 # %% ../nbs/00b_training.ipynb #c011
 def calm_malloc():
@@ -82,42 +126,60 @@ def calm_malloc():
 # %% ../nbs/00b_training.ipynb #c015
 class Guard:
     "Says why a step must be skipped, and counts. Every process has one, and all are told the same numbers."
-    def __init__(self, factor: float = 0., window: int = 64):
+
+    def __init__(self, factor: float = 0.0, window: int = 64):
         self.factor, self.window = factor, window
         self.skipped = self.spikes = self.in_a_row = 0
-        self.recent = []                                # (loss, norm) of the last steps
+        self.recent = []  # (loss, norm) of the last steps
 
     def __call__(self, step: int, loss: float, norm: float) -> str:
         "Why step number `step` must be skipped, or an empty string."
         finite = math.isfinite(loss) and math.isfinite(norm)
         why = self._spike(loss, norm) if finite else f"loss {loss:.3g}, gradient {norm:.3g}"
         self.in_a_row = self.in_a_row + 1 if why else 0
-        if not why: self.recent = [*self.recent, (loss, norm)][-self.window:]
+        if not why:
+            self.recent = [*self.recent, (loss, norm)][-self.window :]
         else:
             self.skipped, self.spikes = self.skipped + 1, self.spikes + finite
             logging.getLogger(__name__).warning("step %d is skipped: %s", step, why)
-            if self.in_a_row == 10 and finite: self.recent, self.in_a_row = [], 0
-            if self.in_a_row == 10: raise SeedError(f"no finite gradient for ten steps, up to step {step}")
+            if self.in_a_row == 10 and finite:
+                self.recent, self.in_a_row = [], 0
+            if self.in_a_row == 10:
+                raise SeedError(f"no finite gradient for ten steps, up to step {step}")
         return why
 
     def _spike(self, loss: float, norm: float) -> str:
-        if not self.factor or len(self.recent) < self.window // 2: return ""
+        if not self.factor or len(self.recent) < self.window // 2:
+            return ""
         usual = dict(zip(("loss", "gradient"), map(statistics.median, zip(*self.recent))))
-        return ", ".join(f"{name} {value:.3g} is {value / usual[name]:.0f} times the usual one" for name, value in
-                         dict(loss=loss, gradient=norm).items() if 0 < self.factor * usual[name] < value)
+        return ", ".join(
+            f"{name} {value:.3g} is {value / usual[name]:.0f} times the usual one"
+            for name, value in dict(loss=loss, gradient=norm).items()
+            if 0 < self.factor * usual[name] < value
+        )
 
-    def state_dict(self) -> dict: return {k: v for k, v in vars(self).items() if k not in ("factor", "window")}
-    def load_state_dict(self, state: dict): vars(self).update(state)
+    def state_dict(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k not in ("factor", "window")}
+
+    def load_state_dict(self, state: dict):
+        vars(self).update(state)
 
 # %% ../nbs/00b_training.ipynb #c019
 def remember_buffers(stage):
     "A function that puts the buffers of `stage`, except those of its frozen parts, back to what they are now."
     frozen = tuple(f"{name}." for name in getattr(stage, "frozen", ()))
-    owners = [m for name, m in stage.named_modules() if m._buffers and not (frozen and f"{name}.".startswith(frozen))]
+    owners = [
+        m
+        for name, m in stage.named_modules()
+        if m._buffers and not (frozen and f"{name}.".startswith(frozen))
+    ]
     kept = [(m, name, b.clone()) for m in owners for name, b in m._buffers.items() if b is not None]
+
     @torch.no_grad()
     def undo():
-        for module, name, value in kept: module._buffers[name].copy_(value)
+        for module, name, value in kept:
+            module._buffers[name].copy_(value)
+
     return undo
 
 # %% ../nbs/00b_training.ipynb #c022
@@ -127,46 +189,71 @@ def fit(stage, make_source, cfg: TrainConfig, out_dir, say=None) -> list[dict]:
     `stage(batch)` returns `dict(loss=..., **scalars)`. The result is also in `out_dir/metrics.jsonl`."""
     acc = _accelerator(stage, cfg, out_dir)
     torch.manual_seed(cfg.seed)
-    source, optimizer = make_source(acc.process_index, acc.num_processes), make_optimizer(stage, cfg)
+    source, optimizer = (
+        make_source(acc.process_index, acc.num_processes),
+        make_optimizer(stage, cfg),
+    )
     model, optimizer = acc.prepare(stage, optimizer)
     params = [p for p in stage.parameters() if p.requires_grad]
     step, guard, log = _resume(acc, stage, optimizer, source, cfg, out_dir, say)
     if step >= cfg.steps:
-        if acc.is_main_process: log.say(f"{out_dir} is finished: {step} of {cfg.steps} steps")
+        if acc.is_main_process:
+            log.say(f"{out_dir} is finished: {step} of {cfg.steps} steps")
         return log.history
     with _Stop() as stop, _ahead(source, cfg.prefetch) as source:
         while step < cfg.steps and not stop.asked:
-            for group in optimizer.param_groups: group["lr"] = learning_rate(step, cfg)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, cfg)
             seed_step(cfg.seed, step, acc.process_index)
             undo = remember_buffers(stage)
             losses = _backward(acc, model, partial(_read, acc, stage, source, log, cfg), cfg)
             losses["grad_norm"] = float(acc.clip_grad_norm_(params, cfg.clip))
-            told = torch.tensor([losses["loss"], losses["grad_norm"], stop.asked], device=acc.device)
-            loss, norm, stop.asked = acc.reduce(told, "mean").tolist()         # all processes agree
-            if bad := guard(step + 1, loss, norm): undo()
-            else: optimizer.step()
+            told = torch.tensor(
+                [losses["loss"], losses["grad_norm"], stop.asked], device=acc.device
+            )
+            loss, norm, stop.asked = acc.reduce(told, "mean").tolist()  # all processes agree
+            if bad := guard(step + 1, loss, norm):
+                undo()
+            else:
+                optimizer.step()
             optimizer.zero_grad()
             step += 1
-            log(step, {} if bad else losses, lr=learning_rate(step - 1, cfg), skipped=guard.skipped, spikes=guard.spikes)
+            log(
+                step,
+                {} if bad else losses,
+                lr=learning_rate(step - 1, cfg),
+                skipped=guard.skipped,
+                spikes=guard.spikes,
+            )
             if step % cfg.save_every == 0 or step == cfg.steps or stop.asked:
                 _save(acc, stage, optimizer, source, step, guard, log, cfg, out_dir)
-            if cfg.sample_every and step % cfg.sample_every == 0 and hasattr(stage, "sample") and acc.is_main_process:
+            if (
+                cfg.sample_every
+                and step % cfg.sample_every == 0
+                and hasattr(stage, "sample")
+                and acc.is_main_process
+            ):
                 take_sample(stage, step, out_dir, log.say)
-    for tracker in acc.trackers: tracker.finish()
+    for tracker in acc.trackers:
+        tracker.finish()
     gather_trained(stage)
     return log.history
+
 
 def seed_step(seed: int, step: int, rank: int):
     "Seed torch and Python for one step of one process; nothing random has to be saved."
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
     random.seed(f"{seed} {step} {rank}")
 
+
 def _read(acc, stage, source, log, cfg):
     "The next batch; at the first one of a run the operations are counted, for the log."
     batch = send_to_device(log.read(source), acc.device)
     if log.flops is None:
-        with acc.autocast(): log.flops = count_flops(stage, batch, cfg.batch_size)
+        with acc.autocast():
+            log.flops = count_flops(stage, batch, cfg.batch_size)
     return batch
+
 
 def _backward(acc, model, read, cfg) -> dict:
     total = {}
@@ -174,34 +261,56 @@ def _backward(acc, model, read, cfg) -> dict:
         last = micro == cfg.accumulate - 1
         with contextlib.nullcontext() if last else acc.no_sync(model):
             batch = read()
-            with acc.autocast(): out = model(batch)
+            with acc.autocast():
+                out = model(batch)
             acc.backward(out["loss"] / cfg.accumulate)
-        for k, v in out.items(): total[k] = total.get(k, 0.) + float(torch.as_tensor(v).detach())
+        for k, v in out.items():
+            total[k] = total.get(k, 0.0) + float(torch.as_tensor(v).detach())
     return {k: v / cfg.accumulate for k, v in total.items()}
 
 # %% ../nbs/00b_training.ipynb #c023
 def _accelerator(stage, cfg, out_dir):
-    AcceleratorState._reset_state()         # an earlier fit in this process may have had another precision
-    kwargs = DistributedDataParallelKwargs(find_unused_parameters=getattr(stage, "find_unused", False))
+    AcceleratorState._reset_state()  # an earlier fit in this process may have had another precision
+    kwargs = DistributedDataParallelKwargs(
+        find_unused_parameters=getattr(stage, "find_unused", False)
+    )
     tracking = dict(log_with=check_tracker(cfg.tracker), project_dir=out_dir) if cfg.tracker else {}
-    acc = Accelerator(mixed_precision=precision(cfg.precision), kwargs_handlers=[kwargs], **tracking)
+    acc = Accelerator(
+        mixed_precision=precision(cfg.precision), kwargs_handlers=[kwargs], **tracking
+    )
     if acc.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
-        raise SeedError("processes were started but do not talk to each other; without GPUs set ACCELERATE_USE_CPU=1")
-    if acc.device.type == "cpu": calm_malloc()
+        raise SeedError(
+            "processes were started but do not talk to each other; without GPUs set ACCELERATE_USE_CPU=1"
+        )
+    if acc.device.type == "cpu":
+        calm_malloc()
     return acc
+
 
 def _told(acc, stage, cfg):
     return cfg.to_dict() | getattr(stage, "about", {}) | dict(processes=acc.num_processes)
 
+
 def _save(acc, stage, optimizer, source, step, guard, log, cfg, out_dir):
     own = [dict(source=source.state_dict(), log=log.state_dict())]
-    if acc.num_processes > 1: own = acc.gather_for_metrics(own, use_gather_object=True)
-    state = dict(config=_told(acc, stage, cfg), guard=guard.state_dict(), skipped=guard.skipped,
-                 **{k: [o[k] for o in own] for k in own[0]})
-    save_checkpoint(out_dir, step, stage, optimizer.optimizer, state, cfg.keep, write=acc.is_main_process)
+    if acc.num_processes > 1:
+        own = acc.gather_for_metrics(own, use_gather_object=True)
+    state = dict(
+        config=_told(acc, stage, cfg),
+        guard=guard.state_dict(),
+        skipped=guard.skipped,
+        **{k: [o[k] for o in own] for k in own[0]},
+    )
+    save_checkpoint(
+        out_dir, step, stage, optimizer.optimizer, state, cfg.keep, write=acc.is_main_process
+    )
     acc.wait_for_everyone()
 
-FREE = "steps log_every save_every keep prefetch spike min_used sample_every tracker mfu".split()     # may change
+
+FREE = (
+    "steps log_every save_every keep prefetch spike min_used sample_every tracker mfu".split()
+)  # may change
+
 
 def _resume(acc, stage, optimizer, source, cfg, out_dir, say):
     "Restore everything from the newest checkpoint, if there is one: the step, the guard and the log."
@@ -209,41 +318,68 @@ def _resume(acc, stage, optimizer, source, cfg, out_dir, say):
     if found := checkpoints(out_dir):
         model, moments, state = read_checkpoint(found[-1])
         now = json.loads(json.dumps(_told(acc, stage, cfg)))
-        if differ := [k for k, v in state.get("config", {}).items() if k not in FREE and v != now.get(k)]:
-            raise SeedError(f"{found[-1]} was trained with another {', '.join(differ)}; choose another out_dir")
+        if differ := [
+            k for k, v in state.get("config", {}).items() if k not in FREE and v != now.get(k)
+        ]:
+            raise SeedError(
+                f"{found[-1]} was trained with another {', '.join(differ)}; choose another out_dir"
+            )
         load_state(stage, model, found[-1] / "model.safetensors", stage_state(stage))
-        load_optimizer_state(stage, optimizer.optimizer, moments, found[-1] / "optimizer.safetensors")
-        try: source.load_state_dict(state["source"][rank])
-        except (KeyError, IndexError, TypeError) as e: raise SeedError(f"{found[-1]}/state.json: no position in this data: {e!r}") from e
+        load_optimizer_state(
+            stage, optimizer.optimizer, moments, found[-1] / "optimizer.safetensors"
+        )
+        try:
+            source.load_state_dict(state["source"][rank])
+        except (KeyError, IndexError, TypeError) as e:
+            raise SeedError(f"{found[-1]}/state.json: no position in this data: {e!r}") from e
         guard.load_state_dict(state.get("guard", dict(skipped=state.get("skipped", 0))))
-    log = Log(acc, cfg, out_dir, state["step"], say, getattr(stage, "flops", None if cfg.mfu else 0.))
-    if "log" in state: log.load_state_dict(state["log"][rank])
-    if acc.log_with: acc.init_trackers("tracker", init_kwargs=dict(tensorboard=dict(purge_step=state["step"] + 1)))
+    log = Log(
+        acc, cfg, out_dir, state["step"], say, getattr(stage, "flops", None if cfg.mfu else 0.0)
+    )
+    if "log" in state:
+        log.load_state_dict(state["log"][rank])
+    if acc.log_with:
+        acc.init_trackers(
+            "tracker", init_kwargs=dict(tensorboard=dict(purge_step=state["step"] + 1))
+        )
     return state["step"], guard, log
+
 
 @contextlib.contextmanager
 def _ahead(source, n: int):
     "`source`, read `n` batches ahead if `n` is not 0."
-    if n: source = Prefetch(source, n)
-    try: yield source
+    if n:
+        source = Prefetch(source, n)
+    try:
+        yield source
     finally:
-        if n: source.close()
+        if n:
+            source.close()
+
 
 class _Stop:
     "Holds SIGTERM back until the loop has saved: `asked` is set, and the signal acts when the block is left."
+
     def __enter__(self):
         self.asked, self.main = False, threading.current_thread() is threading.main_thread()
-        if self.main: self.old = signal.signal(signal.SIGTERM, self) or signal.SIG_DFL
+        if self.main:
+            self.old = signal.signal(signal.SIGTERM, self) or signal.SIG_DFL
         return self
-    def __call__(self, *_): self.asked = True
+
+    def __call__(self, *_):
+        self.asked = True
+
     def __exit__(self, *_):
-        if self.main: signal.signal(signal.SIGTERM, self.old)
-        if self.main and self.asked: signal.raise_signal(signal.SIGTERM)
+        if self.main:
+            signal.signal(signal.SIGTERM, self.old)
+        if self.main and self.asked:
+            signal.raise_signal(signal.SIGTERM)
 
 # %% ../nbs/00b_training.ipynb #c029
 def on_main(write, *args, **kwargs):
     "Call `write` in the main process only; the others wait until it is done."
-    if (state := PartialState()).is_main_process: write(*args, **kwargs)
+    if (state := PartialState()).is_main_process:
+        write(*args, **kwargs)
     state.wait_for_everyone()
 
 
@@ -251,36 +387,70 @@ def run_from_command_line(config_class, train):
     "Call `train(config, out_dir)` as the shell says; a `SeedError` is one line and exit code 2."
     parser = argparse.ArgumentParser(description=train.__doc__)
     parser.add_argument("--config", required=True, help=f"JSON file of a {config_class.__name__}")
-    parser.add_argument("--out-dir", required=True, help="the run's folder; a run that is there goes on")
+    parser.add_argument(
+        "--out-dir", required=True, help="the run's folder; a run that is there goes on"
+    )
     args = parser.parse_args()
-    try: train(config_class.load(args.config), args.out_dir)
+    try:
+        train(config_class.load(args.config), args.out_dir)
     except SeedError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 # %% ../nbs/00b_training.ipynb #c031
 def launch(module: str, n: int, config: Config, out_dir, say=None):
     "Run `python -m module --config FILE --out-dir DIR` in `n` processes; `SeedError` quotes one that fails."
     gpus = torch.cuda.device_count()
-    if n < 1 or n > (gpus or n): raise SeedError(f"{n} processes were asked for; there are {gpus} GPUs")
-    logs, file, say, said = Path(out_dir) / "logs", Path(out_dir) / "config.json", say or make_say(), []
+    if n < 1 or n > (gpus or n):
+        raise SeedError(f"{n} processes were asked for; there are {gpus} GPUs")
+    logs, file, say, said = (
+        Path(out_dir) / "logs",
+        Path(out_dir) / "config.json",
+        say or make_say(),
+        [],
+    )
     save_json(file, config.to_dict())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
-               "-r3", "-t0:3", f"--log-dir={logs}", "-m", module, "--config", file, "--out-dir", out_dir]
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS=f"{os.cpu_count()//n or 1}")
-    if not gpus: env |= dict(ACCELERATE_USE_CPU="1", MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(10**11))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={n}",
+        "-r3",
+        "-t0:3",
+        f"--log-dir={logs}",
+        "-m",
+        module,
+        "--config",
+        file,
+        "--out-dir",
+        out_dir,
+    ]
+    env = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join(sys.path),
+        OMP_NUM_THREADS=f"{os.cpu_count() // n or 1}",
+    )
+    if not gpus:
+        env |= dict(
+            ACCELERATE_USE_CPU="1", MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(10**11)
+        )
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with subprocess.Popen(command, env=env, **pipes) as run:
         try:
             for line in run.stdout:
                 said.append(line)
-                if line.startswith("[default0]:"): say(line[11:].rstrip())
+                if line.startswith("[default0]:"):
+                    say(line[11:].rstrip())
         except BaseException:
-            run.terminate()                 # is passed on, so that the processes save
+            run.terminate()  # is passed on, so that the processes save
             run.communicate()
             raise
-    if run.returncode: raise SeedError(f"{module} failed: {_last_words(''.join(said), logs)}")
+    if run.returncode:
+        raise SeedError(f"{module} failed: {_last_words(''.join(said), logs)}")
+
 
 def _last_words(said: str, logs: Path, n: int = 5) -> str:
     "The last `n` lines of the process that failed first, else of the launcher."
@@ -293,16 +463,26 @@ def _last_words(said: str, logs: Path, n: int = 5) -> str:
 def check_parameters(namespace: dict):
     "`SeedError` if `papermill` set what the notebook of these `globals()` lacks, or has as another type."
     cells = list(namespace.get("In", ()))
-    at = max((i for i, source in enumerate(cells) if source.startswith("# Parameters\n")), default=0)
-    known, given = (_literals(source) for source in (cells[at - 1:at + 1] if at else ("", "")))
+    at = max(
+        (i for i, source in enumerate(cells) if source.startswith("# Parameters\n")), default=0
+    )
+    known, given = (_literals(source) for source in (cells[at - 1 : at + 1] if at else ("", "")))
     for name, value in given.items():
-        if name not in known: raise SeedError(f"unknown parameter {name}; known: {', '.join(known)}")
+        if name not in known:
+            raise SeedError(f"unknown parameter {name}; known: {', '.join(known)}")
         kind = type(known[name])
-        if type(value) is not kind and known[name] is not None and (kind, type(value)) != (float, int):
+        if (
+            type(value) is not kind
+            and known[name] is not None
+            and (kind, type(value)) != (float, int)
+        ):
             raise SeedError(f"parameter {name} must be {kind.__name__}, not {value!r}")
+
 
 def _literals(source: str) -> dict:
     "What the lines `name = literal` of `source` set."
     nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    try: return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
-    except ValueError as e: raise SeedError(f"a parameter must be a plain value: {e}") from None
+    try:
+        return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+    except ValueError as e:
+        raise SeedError(f"a parameter must be a plain value: {e}") from None

@@ -18,26 +18,33 @@ from .vit_features import Config, SeedError, from_pixels, to_pictures, to_pixels
 # %% ../nbs/04c_visual_words.ipynb #c006
 class Mosaic:
     "A toy image tokenizer: 4 x 8 tiles, each one of 64 colours"
+
     n_codes, n_tokens = 64, 32
-    levels = torch.cartesian_prod(*[torch.arange(4)]*3)     # (64, 3) red, green and blue, 0..3
-    codebook = levels/3 - .5
+    levels = torch.cartesian_prod(*[torch.arange(4)] * 3)  # (64, 3) red, green and blue, 0..3
+    codebook = levels / 3 - 0.5
 
     def encode(self, images):
         "The colours (b, 32) of the tiles of `images`"
-        tiles = F.adaptive_avg_pool2d(from_pixels(to_pixels(images, 64)), (4, 8))      # (b, 3, 4, 8)
-        r, g, b = (tiles*3).round().long().flatten(2).unbind(1)
-        return 16*r + 4*g + b
+        tiles = F.adaptive_avg_pool2d(from_pixels(to_pixels(images, 64)), (4, 8))  # (b, 3, 4, 8)
+        r, g, b = (tiles * 3).round().long().flatten(2).unbind(1)
+        return 16 * r + 4 * g + b
 
     def decode(self, codes, seed=0):
         "Pictures of 64 x 64 pixels; there is no chance in them, so `seed` does not matter"
-        tiles = (self.codebook[codes.cpu()] + .5).mT.unflatten(2, (4, 8))              # (b, 3, 4, 8)
+        tiles = (self.codebook[codes.cpu()] + 0.5).mT.unflatten(2, (4, 8))  # (b, 3, 4, 8)
         return to_pictures(F.interpolate(tiles, (64, 64)))
 
 # %% ../nbs/04c_visual_words.ipynb #c011
 class Vocabulary:
     "Text ids as they were, then `V + code` for visual words, then `BOI` and `EOI`"
+
     def __init__(self, tokenizer, n_text, n_codes, n_tokens=32):
-        self.tokenizer, self.n_text, self.n_codes, self.n_tokens = tokenizer, n_text, n_codes, n_tokens
+        self.tokenizer, self.n_text, self.n_codes, self.n_tokens = (
+            tokenizer,
+            n_text,
+            n_codes,
+            n_tokens,
+        )
         self.boi, self.eoi, self.size = n_text + n_codes, n_text + n_codes + 1, n_text + n_codes + 2
         self.eos = tokenizer.eos_token_id
         self.bos = self.eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -47,7 +54,8 @@ class Vocabulary:
         "The ids of `text`, in which nothing is special"
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
-    def picture(self, codes): return [self.boi, *(self.n_text + int(c) for c in codes), self.eoi]
+    def picture(self, codes):
+        return [self.boi, *(self.n_text + int(c) for c in codes), self.eoi]
 
     def read(self, ids):
         "The codes (n,) of the picture that `ids` spell, or `None` if they do not spell exactly one"
@@ -55,12 +63,13 @@ class Vocabulary:
         whole = len(ids) == self.n_tokens + 2 and (ids[0], ids[-1]) == (self.boi, self.eoi)
         return codes if whole and ((0 <= codes) & (codes < self.n_codes)).all() else None
 
-    def words(self, ids): return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    def words(self, ids):
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def writable(self):
         "Which ids (size,) an answer may hold: words and the end, no other mark and no visual word"
         ok = self.anything()
-        ok[min(self.n_text, len(self.tokenizer)):] = False
+        ok[min(self.n_text, len(self.tokenizer)) :] = False
         ok[self.tokenizer.all_special_ids] = False
         ok[self.eos] = True
         return ok
@@ -70,71 +79,92 @@ class Vocabulary:
         ids = torch.arange(self.size)
         return (ids >= self.n_text) & (ids < self.boi)
 
-    def anything(self): return torch.ones(self.size, dtype=torch.bool)
+    def anything(self):
+        return torch.ones(self.size, dtype=torch.bool)
 
 # %% ../nbs/04c_visual_words.ipynb #c015
 @dataclass(frozen=True)
 class Prompts(Config):
     "The wording of the sentences; `{}` is where the user's text goes"
-    caption: str = 'a photo of'
-    question: str = 'question: {} answer:'
-    draw: str = 'generate an image: {}'
+
+    caption: str = "a photo of"
+    question: str = "question: {} answer:"
+    draw: str = "generate an image: {}"
     presets: ClassVar[dict] = dict(
-        emoji={}, toy={},
-        paper=dict(caption='A photo of', question='Question: {} Short answer.', draw='Generate an image: {}'))
+        emoji={},
+        toy={},
+        paper=dict(
+            caption="A photo of",
+            question="Question: {} Short answer.",
+            draw="Generate an image: {}",
+        ),
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ('question', 'draw'):
-            if getattr(self, name).count('{}') != 1: raise SeedError(f'Prompts.{name} must hold one {{}}')
+        for name in ("question", "draw"):
+            if getattr(self, name).count("{}") != 1:
+                raise SeedError(f"Prompts.{name} must hold one {{}}")
 
 # %% ../nbs/04c_visual_words.ipynb #c016
-def said(text, what='text'):
+def said(text, what="text"):
     "`text` without the space around it, or a `SeedError` if nothing is left"
-    if not isinstance(text, str): raise SeedError(f'{what} must be a string, not {type(text).__name__}')
-    if not (text := text.strip()): raise SeedError(f'{what} is empty')
+    if not isinstance(text, str):
+        raise SeedError(f"{what} must be a string, not {type(text).__name__}")
+    if not (text := text.strip()):
+        raise SeedError(f"{what} is empty")
     return text
+
 
 def texts(items, what):
     "`items` as a list of clean strings; a missing or an empty one is a `SeedError`"
     items = [items] if isinstance(items, str) else list(items)
-    if not items: raise SeedError(f'no {what}s given')
-    return [said(t, f'{what} {i}') for i, t in enumerate(items)]
+    if not items:
+        raise SeedError(f"no {what}s given")
+    return [said(t, f"{what} {i}") for i, t in enumerate(items)]
+
 
 class Examples:
     "The sentences of SEED: each method gives a prompt, or a prompt and its target, as lists of ids"
-    def __init__(self, prompts, vocab): self.prompts, self.vocab = prompts, vocab
+
+    def __init__(self, prompts, vocab):
+        self.prompts, self.vocab = prompts, vocab
 
     def see(self, codes, text=None):
         "What is in the picture? Target: the caption `text`"
-        return self._after(codes, self.prompts.caption, text, 'caption')
+        return self._after(codes, self.prompts.caption, text, "caption")
 
     def ask(self, codes, question, text=None):
         "A `question` about the picture. Target: the answer `text`"
-        prompt = self.prompts.question.format(said(question, 'question'))
-        return self._after(codes, prompt, text, 'answer')
+        prompt = self.prompts.question.format(said(question, "question"))
+        return self._after(codes, prompt, text, "answer")
 
     def draw(self, text, codes=None):
         "A picture of `text`. Target: its `codes`"
         v = self.vocab
-        prompt = [v.bos, *v.text(self.prompts.draw.format(said(text, 'prompt'))), v.eos]
+        prompt = [v.bos, *v.text(self.prompts.draw.format(said(text, "prompt"))), v.eos]
         return prompt if codes is None else (prompt, v.picture(codes))
 
     def _after(self, codes, words, text, what):
         v = self.vocab
         prompt = [*v.picture(codes), v.bos, *v.text(words)]
-        return prompt if text is None else (prompt, [*v.text(' ' + said(text, what)), v.eos])
+        return prompt if text is None else (prompt, [*v.text(" " + said(text, what)), v.eos])
 
 # %% ../nbs/04c_visual_words.ipynb #c019
 def pack(rows, pad, length=None):
     "Rows of examples to `dict(ids, mask, labels)`, each (b, `length`), by default as long as the longest row"
     t = length or max(sum(len(p + y) for p, y, *_ in row) for row in rows)
+
     def fill(part, value):
         flat = [[x for i, (p, y, *_) in enumerate(row, 1) for x in part(i, p, y)] for row in rows]
-        return torch.tensor([ids + [value]*(t - len(ids)) for ids in flat])
-    return dict(ids=fill(lambda i, p, y: p + y, pad),
-                mask=fill(lambda i, p, y: [i]*len(p + y), 0),
-                labels=fill(lambda i, p, y: [-100]*len(p) + y, -100))
+        return torch.tensor([ids + [value] * (t - len(ids)) for ids in flat])
+
+    return dict(
+        ids=fill(lambda i, p, y: p + y, pad),
+        mask=fill(lambda i, p, y: [i] * len(p + y), 0),
+        labels=fill(lambda i, p, y: [-100] * len(p) + y, -100),
+    )
+
 
 def collate(examples, pad, length=None):
     "One of `examples`, pairs of lists of ids, in each row"
@@ -144,26 +174,33 @@ def collate(examples, pad, length=None):
 def left_pad(prompts, pad, device=None):
     "Lists of ids to left-padded ids (b, t) and their mask (b, t)"
     t = max(map(len, prompts))
-    return (torch.tensor([[pad]*(t - len(p)) + p for p in prompts], device=device),
-            torch.tensor([[0]*(t - len(p)) + [1]*len(p) for p in prompts], device=device))
+    return (
+        torch.tensor([[pad] * (t - len(p)) + p for p in prompts], device=device),
+        torch.tensor([[0] * (t - len(p)) + [1] * len(p) for p in prompts], device=device),
+    )
 
 # %% ../nbs/04c_visual_words.ipynb #c027
 def fullest(lengths, room):
     "Which of `lengths`, the first among them, come closest to `room` from below: their indices in order"
-    sums = [1 << lengths[0]]                                  # sums[i]: what the lengths up to i can make
-    for n in lengths[1:]: sums.append((sums[-1] | sums[-1] << n) & (2 << room) - 1)
+    sums = [1 << lengths[0]]  # sums[i]: what the lengths up to i can make
+    for n in lengths[1:]:
+        sums.append((sums[-1] | sums[-1] << n) & (2 << room) - 1)
     left, chosen = sums[-1].bit_length() - 1, []
     for i in range(len(lengths) - 1, 0, -1):
-        if not sums[i - 1] >> left & 1: chosen, left = [i, *chosen], left - lengths[i]     # not without i
+        if not sums[i - 1] >> left & 1:
+            chosen, left = [i, *chosen], left - lengths[i]  # not without i
     return [0, *chosen]
+
 
 def take_row(waiting, room):
     "Take the fullest row of `room` tokens, the first example in it, out of the list `waiting`"
     lengths = [len(p) + len(y) for p, y, *_ in waiting]
-    if lengths[0] > room: raise SeedError(f'an example of {lengths[0]} tokens; a packed row has {room}')
+    if lengths[0] > room:
+        raise SeedError(f"an example of {lengths[0]} tokens; a packed row has {room}")
     chosen = fullest(lengths, room)
     row = [waiting[i] for i in chosen]
-    for i in reversed(chosen): del waiting[i]
+    for i in reversed(chosen):
+        del waiting[i]
     return row
 
 # %% ../nbs/04c_visual_words.ipynb #c032
@@ -171,7 +208,8 @@ def begins(mask):
     "Where (b, t) a document begins: `mask` (b, t) numbers the documents of a row, and is 0 on padding"
     return (mask > 0) & (F.pad(mask, (1, -1)) != mask)
 
+
 def places(mask):
     "The place (b, t) of each token in its document, from 0"
     at = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    return at - (at*begins(mask)).cummax(1).values
+    return at - (at * begins(mask)).cummax(1).values

@@ -8,7 +8,14 @@ __all__ = ['WEIGHTS', 'FORMATS', 'MAX_PIXELS', 'CLIP_MEAN', 'CLIP_STD', 'SeedErr
            'feature_pictures']
 
 # %% ../nbs/00_vit_features.ipynb #c002
-import contextlib, dataclasses, io, json, os, types, typing, warnings
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import types
+import typing
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -28,226 +35,293 @@ class SeedError(ValueError):
     "Something the user can put right: one line that names the file or the field"
 
 # %% ../nbs/00_vit_features.ipynb #c007
-def _tuples(x): return tuple(map(_tuples, x)) if isinstance(x, (list, tuple)) else x
+def _tuples(x):
+    return tuple(map(_tuples, x)) if isinstance(x, (list, tuple)) else x
+
 
 def _as(kind, value, where):
     "`value` as a `kind`, or a `SeedError` naming the field `where`"
-    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    kinds = (
+        typing.get_args(kind)
+        if typing.get_origin(kind) in (typing.Union, types.UnionType)
+        else (kind,)
+    )
     for k in (typing.get_origin(k) or k for k in kinds):
-        if k is tuple and isinstance(value, list): return _tuples(value)
-        if isinstance(value, k) and (k in (bool, object) or not isinstance(value, bool)): return value
-        if k is float and type(value) is int: return float(value)
-        if issubclass(k, Config) and isinstance(value, dict): return k.from_dict(value)
-        if issubclass(k, Config) and isinstance(value, str): return k.preset(value)
-    raise SeedError(f'{where} must be {getattr(kind, "__name__", kind)}, not {value!r:.60}')
+        if k is tuple and isinstance(value, list):
+            return _tuples(value)
+        if isinstance(value, k) and (k in (bool, object) or not isinstance(value, bool)):
+            return value
+        if k is float and type(value) is int:
+            return float(value)
+        if issubclass(k, Config) and isinstance(value, dict):
+            return k.from_dict(value)
+        if issubclass(k, Config) and isinstance(value, str):
+            return k.preset(value)
+    raise SeedError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r:.60}")
 
 # %% ../nbs/00_vit_features.ipynb #c009
 @dataclass(frozen=True)
 class Config:
     "Base of the frozen configs: named presets, checked fields, json"
+
     presets: ClassVar[dict] = {}
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
         for name, value in self._fields().items():
-            object.__setattr__(self, name, _as(hints[name], value, f'{type(self).__name__}.{name}'))
+            object.__setattr__(self, name, _as(hints[name], value, f"{type(self).__name__}.{name}"))
 
-    def _fields(self): return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    def _fields(self):
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, d):
         "A config from the dict `d`; an unknown or a missing key is an error"
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := [str(k) for k in d if k not in names]:
-            raise SeedError(f'{cls.__name__} has no {", ".join(unknown)}; its fields are {", ".join(names)}')
-        try: return cls(**d)
-        except TypeError as e: raise SeedError(f'{cls.__name__}: {e}') from e
+            raise SeedError(
+                f"{cls.__name__} has no {', '.join(unknown)}; its fields are {', '.join(names)}"
+            )
+        try:
+            return cls(**d)
+        except TypeError as e:
+            raise SeedError(f"{cls.__name__}: {e}") from e
 
     @classmethod
     def preset(cls, name, **overrides):
         "The preset called `name`, with some fields overridden"
         if name not in cls.presets:
-            known = ', '.join(cls.presets) or 'none'
-            raise SeedError(f'{cls.__name__} has no preset {name!r}; it has {known}')
+            known = ", ".join(cls.presets) or "none"
+            raise SeedError(f"{cls.__name__} has no preset {name!r}; it has {known}")
         return cls.from_dict({**cls.presets[name], **overrides})
 
     def replace(self, **kw):
         "A copy with some fields changed, checked like the original"
         return self.from_dict({**self._fields(), **kw})
 
-    def to_dict(self): return dataclasses.asdict(self)
+    def to_dict(self):
+        return dataclasses.asdict(self)
 
     def save(self, path):
         "Write the fields to `path` as json"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + '\n')
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path):
         "The config that `save` wrote to `path`"
-        try: d = json.loads(Path(path).read_text())
-        except OSError as e: raise SeedError(f'{path}: cannot read this config ({e.strerror})') from e
-        except ValueError as e: raise SeedError(f'{path}: not valid json ({e})') from e
-        if not isinstance(d, dict): raise SeedError(f'{path}: a config must be a json object')
-        try: return cls.from_dict(d)
-        except SeedError as e: raise SeedError(f'{path}: {e}') from e
+        try:
+            d = json.loads(Path(path).read_text())
+        except OSError as e:
+            raise SeedError(f"{path}: cannot read this config ({e.strerror})") from e
+        except ValueError as e:
+            raise SeedError(f"{path}: not valid json ({e})") from e
+        if not isinstance(d, dict):
+            raise SeedError(f"{path}: a config must be a json object")
+        try:
+            return cls.from_dict(d)
+        except SeedError as e:
+            raise SeedError(f"{path}: {e}") from e
 
 # %% ../nbs/00_vit_features.ipynb #c016
-WEIGHTS = Path(os.environ.get('SEED_NB_WEIGHTS') or Path(seed_nb.__file__).parent/'weights')
+WEIGHTS = Path(os.environ.get("SEED_NB_WEIGHTS") or Path(seed_nb.__file__).parent / "weights")
 
 # %% ../nbs/00_vit_features.ipynb #c018
-FORMATS = 'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'
+FORMATS = "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"
 MAX_PIXELS = 64_000_000
+
 
 def _upright(img):
     "`img` turned as its EXIF tag says; a damaged tag is ignored"
-    try: return ImageOps.exif_transpose(img)
-    except Exception: return img
+    try:
+        return ImageOps.exif_transpose(img)
+    except Exception:
+        return img
+
 
 def _deep_to_grey(img):
     "16-bit (`I;16`, `I`) and float (`F`) pictures scaled, not clipped, to 8-bit grey"
     x = np.asarray(img).astype(np.float32)
-    if img.mode == 'F' and not (x.min() >= 0 and x.max() <= 1):
-        raise SeedError('a float picture must lie in [0, 1]')
-    x = x*255 if img.mode == 'F' else x/257
+    if img.mode == "F" and not (x.min() >= 0 and x.max() <= 1):
+        raise SeedError("a float picture must lie in [0, 1]")
+    x = x * 255 if img.mode == "F" else x / 257
     return Image.fromarray(x.round().clip(0, 255).astype(np.uint8))
+
 
 def _rgb(img):
     "Any mode to RGB; what is transparent becomes white"
-    if img.mode[0] in 'IF': img = _deep_to_grey(img)
+    if img.mode[0] in "IF":
+        img = _deep_to_grey(img)
     if img.has_transparency_data:
-        img = img.convert('RGBA')
-        img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img)
-    return img.convert('RGB')
+        img = img.convert("RGBA")
+        img = Image.alpha_composite(Image.new("RGBA", img.size, "white"), img)
+    return img.convert("RGB")
 
 # %% ../nbs/00_vit_features.ipynb #c020
 def _decode(img):
-    if img.width*img.height > MAX_PIXELS:
-        raise SeedError(f'{img.width} x {img.height} pixels; the limit is {MAX_PIXELS:,}')
+    if img.width * img.height > MAX_PIXELS:
+        raise SeedError(f"{img.width} x {img.height} pixels; the limit is {MAX_PIXELS:,}")
     img.load()
     return _rgb(_upright(img))
+
 
 def load_image(source):
     "An upright RGB `PIL.Image` from a path, the bytes of a file, an open file or a `PIL.Image`"
     is_path = isinstance(source, (str, Path))
-    name = f'{source!s:.200}' if is_path else getattr(source, 'name', type(source).__name__)
+    name = f"{source!s:.200}" if is_path else getattr(source, "name", type(source).__name__)
     if is_path and not os.path.isfile(source):
-        raise SeedError(f'{name}: {"not a file" if os.path.exists(source) else "no such file"}')
-    if isinstance(source, (bytes, bytearray)): source = io.BytesIO(source)
+        raise SeedError(f"{name}: {'not a file' if os.path.exists(source) else 'no such file'}")
+    if isinstance(source, (bytes, bytearray)):
+        source = io.BytesIO(source)
     try:
-        if isinstance(source, Image.Image): return _decode(source)
+        if isinstance(source, Image.Image):
+            return _decode(source)
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what Pillow warns of becomes a SeedError or is harmless
-            with Image.open(source, formats=FORMATS) as img: return _decode(img)
+            warnings.simplefilter(
+                "ignore"
+            )  # what Pillow warns of becomes a SeedError or is harmless
+            with Image.open(source, formats=FORMATS) as img:
+                return _decode(img)
     except Image.DecompressionBombError as e:
-        raise SeedError(f'{name}: too many pixels; the limit is {MAX_PIXELS:,}') from e
+        raise SeedError(f"{name}: too many pixels; the limit is {MAX_PIXELS:,}") from e
     except Image.UnidentifiedImageError as e:
-        raise SeedError(f'{name}: not a {", ".join(FORMATS[:-1])} or {FORMATS[-1]} image') from e
+        raise SeedError(f"{name}: not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from e
     except Exception as e:  # a damaged file makes Pillow raise almost anything
-        raise SeedError(f'{name}: cannot read this image ({e or type(e).__name__})') from e
+        raise SeedError(f"{name}: cannot read this image ({e or type(e).__name__})") from e
 
 # %% ../nbs/00_vit_features.ipynb #c031
 CLIP_MEAN = 0.48145466, 0.4578275, 0.40821073
 CLIP_STD = 0.26862954, 0.26130258, 0.27577711
 
-def _clip_stats(x): return (torch.tensor(s).to(x).view(3, 1, 1) for s in (CLIP_MEAN, CLIP_STD))
+
+def _clip_stats(x):
+    return (torch.tensor(s).to(x).view(3, 1, 1) for s in (CLIP_MEAN, CLIP_STD))
+
 
 def _checked(x):
     "`x` as a batch (b, 3, h, w), uint8 or float32 in [0, 1]; anything else is an error"
     shape, x = tuple(x.shape), x[None] if x.ndim == 3 else x
     if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
-        raise SeedError(f'images must be (b, 3, h, w), not {shape}')
-    if x.dtype == torch.uint8: return x
-    if not x.is_floating_point(): raise SeedError(f'images must be uint8 or float, not {x.dtype}')
+        raise SeedError(f"images must be (b, 3, h, w), not {shape}")
+    if x.dtype == torch.uint8:
+        return x
+    if not x.is_floating_point():
+        raise SeedError(f"images must be uint8 or float, not {x.dtype}")
     x = x.float()
     if not (x.min() >= -1e-3 and x.max() <= 1 + 1e-3):  # NaN fails here too
-        raise SeedError(f'float images must lie in [0, 1], not [{x.min():.3g}, {x.max():.3g}]')
+        raise SeedError(f"float images must lie in [0, 1], not [{x.min():.3g}, {x.max():.3g}]")
     return x.clamp(0, 1)
 
 # %% ../nbs/00_vit_features.ipynb #c033
 def _resize(x, size, resample):
     "Squash `x` (b, 3, h, w) to (b, 3, size, size), antialiased; untouched if it has that size"
-    if x.shape[-2:] == (size, size): return x
+    if x.shape[-2:] == (size, size):
+        return x
     how = dict(mode=resample, antialias=True)
-    if x.dtype == torch.uint8 and x.is_cpu: return F.interpolate(x, (size, size), **how)
+    if x.dtype == torch.uint8 and x.is_cpu:
+        return F.interpolate(x, (size, size), **how)
     y, top = (x.float(), 255) if x.dtype == torch.uint8 else (x, 1)
     for shape in ((x.shape[-2], size), (size, size)):
         y = F.interpolate(y, shape, **how).clamp(0, top)
-        if top == 255: y = y.round()
+        if top == 255:
+            y = y.round()
     return y.to(x.dtype)
 
-def _unit(x): return x.float()/255 if x.dtype == torch.uint8 else x
 
-def _tensor(img): return torch.from_numpy(np.array(img)).permute(2, 0, 1)  # (3, h, w) uint8
+def _unit(x):
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _tensor(img):
+    return torch.from_numpy(np.array(img)).permute(2, 0, 1)  # (3, h, w) uint8
 
 # %% ../nbs/00_vit_features.ipynb #c034
-def to_pixels(images, size, resample='bicubic'):
+def to_pixels(images, size, resample="bicubic"):
     "Images (a tensor, a picture, a file or a list of those) to CLIP-normalised (b, 3, size, size)"
-    if resample not in ('bicubic', 'bilinear'):
-        raise SeedError(f'resample must be bicubic or bilinear, not {resample!r}')
-    if torch.is_tensor(images) or not isinstance(images, (list, tuple)): images = [images]
-    if not len(images): raise SeedError('no images given')
+    if resample not in ("bicubic", "bilinear"):
+        raise SeedError(f"resample must be bicubic or bilinear, not {resample!r}")
+    if torch.is_tensor(images) or not isinstance(images, (list, tuple)):
+        images = [images]
+    if not len(images):
+        raise SeedError("no images given")
     batch = (im if torch.is_tensor(im) else _tensor(load_image(im)) for im in images)
     x = torch.cat([_unit(_resize(_checked(im), size, resample)) for im in batch])
     mean, std = _clip_stats(x)
-    return (x - mean)/std
+    return (x - mean) / std
 
 # %% ../nbs/00_vit_features.ipynb #c036
 def from_pixels(pixels):
     "CLIP-normalised pixels (b, 3, h, w) back to [0, 1]"
     mean, std = _clip_stats(pixels)
-    return (pixels*std + mean).clamp(0, 1)
+    return (pixels * std + mean).clamp(0, 1)
+
 
 def to_pictures(x):
     "A list of `PIL.Image` from (b, 3, h, w), floats in [0, 1] (clamped) or uint8"
-    if x.ndim != 4 or x.shape[1] != 3: raise SeedError(f'pictures must be (b, 3, h, w), not {tuple(x.shape)}')
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise SeedError(f"pictures must be (b, 3, h, w), not {tuple(x.shape)}")
     if x.dtype != torch.uint8:
-        if x.isnan().any(): raise SeedError('pictures hold NaN')
-        x = (x.detach().float().clamp(0, 1)*255).round().byte()
+        if x.isnan().any():
+            raise SeedError("pictures hold NaN")
+        x = (x.detach().float().clamp(0, 1) * 255).round().byte()
     return [Image.fromarray(im) for im in x.permute(0, 2, 3, 1).cpu().numpy()]
 
 # %% ../nbs/00_vit_features.ipynb #c049
 @dataclass(frozen=True)
 class ViTConfig(Config):
     "A vision transformer in BLIP-2's form; `paper` is the EVA-CLIP ViT-g/14 of SEED"
+
     image_size: int = 64
     patch_size: int = 8
     width: int = 192
     layers: int = 6
     heads: int = 6
     mlp: int = 768
-    eps: float = 1e-6        # of the norms inside the blocks
+    eps: float = 1e-6  # of the norms inside the blocks
     final_eps: float = 1e-5  # of the last norm, BLIP-2's `ln_vision`
     init_std: float = 0.02
-    attention: str = 'auto'  # eager | sdpa | auto
+    attention: str = "auto"  # eager | sdpa | auto
 
     presets: ClassVar[dict] = dict(
         emoji={},
         toy=dict(patch_size=16, width=32, layers=2, heads=2, mlp=128),
-        paper=dict(image_size=224, patch_size=14, width=1408, layers=39, heads=16, mlp=6144))
+        paper=dict(image_size=224, patch_size=14, width=1408, layers=39, heads=16, mlp=6144),
+    )
 
     @property
-    def n_tokens(self): return 1 + (self.image_size//self.patch_size)**2
+    def n_tokens(self):
+        return 1 + (self.image_size // self.patch_size) ** 2
 
 # %% ../nbs/00_vit_features.ipynb #c051
 def _attention(cfg, device):
     "Which attention to use: on a CPU, `eager` trains short sequences faster in bfloat16"
-    if cfg.attention not in ('auto', 'eager', 'sdpa'):
-        raise SeedError(f'ViTConfig.attention must be auto, eager or sdpa, not {cfg.attention!r}')
-    if cfg.attention != 'auto': return cfg.attention
-    return 'eager' if cfg.n_tokens <= 128 and device.type == 'cpu' else 'sdpa'
+    if cfg.attention not in ("auto", "eager", "sdpa"):
+        raise SeedError(f"ViTConfig.attention must be auto, eager or sdpa, not {cfg.attention!r}")
+    if cfg.attention != "auto":
+        return cfg.attention
+    return "eager" if cfg.n_tokens <= 128 and device.type == "cpu" else "sdpa"
+
 
 def build_vit(cfg, device=None):
     "A `Blip2VisionModel` with random weights, as `cfg` says"
     if min(cfg.image_size, cfg.patch_size, cfg.heads, cfg.width) < 1:
-        raise SeedError(f'sizes must be positive: {cfg}')
-    if cfg.image_size % cfg.patch_size: raise SeedError('ViTConfig.patch_size must divide image_size')
-    if cfg.width % cfg.heads: raise SeedError('ViTConfig.heads must divide width')
+        raise SeedError(f"sizes must be positive: {cfg}")
+    if cfg.image_size % cfg.patch_size:
+        raise SeedError("ViTConfig.patch_size must divide image_size")
+    if cfg.width % cfg.heads:
+        raise SeedError("ViTConfig.heads must divide width")
     config = Blip2VisionConfig(
-        image_size=cfg.image_size, patch_size=cfg.patch_size, hidden_size=cfg.width,
-        num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads, intermediate_size=cfg.mlp,
-        layer_norm_eps=cfg.eps, initializer_range=cfg.init_std, final_eps=cfg.final_eps)
-    with (device := torch.device(device or 'cpu')):
+        image_size=cfg.image_size,
+        patch_size=cfg.patch_size,
+        hidden_size=cfg.width,
+        num_hidden_layers=cfg.layers,
+        num_attention_heads=cfg.heads,
+        intermediate_size=cfg.mlp,
+        layer_norm_eps=cfg.eps,
+        initializer_range=cfg.init_std,
+        final_eps=cfg.final_eps,
+    )
+    with (device := torch.device(device or "cpu")):
         vit = Blip2VisionModel._from_config(config, attn_implementation=_attention(cfg, device))
     vit.post_layernorm.eps = cfg.final_eps
     return vit
@@ -256,11 +330,14 @@ def build_vit(cfg, device=None):
 @torch.no_grad()
 def vit_features(vit, pixels):
     "The features (b, 1+n, d) of `pixels` (b, 3, h, w), class token first"
-    if vit.training: vit.eval()
+    if vit.training:
+        vit.eval()
     return vit(pixels.to(vit.device, vit.dtype)).last_hidden_state
 
 # %% ../nbs/00_vit_features.ipynb #c071
-def _stay(self, mode=True): return nn.Module.train(self, False)
+def _stay(self, mode=True):
+    return nn.Module.train(self, False)
+
 
 def frozen(module):
     "`module` without gradients and in eval mode for good, whatever its parent does"
@@ -274,34 +351,45 @@ def quiet():
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(50)
     hf_logging.disable_progress_bar()
-    try: yield
+    try:
+        yield
     finally:
         hf_logging.set_verbosity(level)
-        if bars: hf_logging.enable_progress_bar()
+        if bars:
+            hf_logging.enable_progress_bar()
 
 # %% ../nbs/00_vit_features.ipynb #c075
 def _vit_type(folder):
     "The model type the folder's config names"
-    try: config = json.loads((Path(folder)/'config.json').read_text())
-    except OSError as e: raise SeedError(f'{folder}: no ViT here (no readable config.json)') from e
-    except ValueError as e: raise SeedError(f'{folder}/config.json: not valid json ({e})') from e
-    return config.get('model_type') if isinstance(config, dict) else None
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text())
+    except OSError as e:
+        raise SeedError(f"{folder}: no ViT here (no readable config.json)") from e
+    except ValueError as e:
+        raise SeedError(f"{folder}/config.json: not valid json ({e})") from e
+    return config.get("model_type") if isinstance(config, dict) else None
 
-def load_vit(folder, attention='sdpa', dtype=torch.float32):
+
+def load_vit(folder, attention="sdpa", dtype=torch.float32):
     "The `Blip2VisionModel` saved in `folder`, as `dtype` on the CPU, with every weight accounted for"
-    if (kind := _vit_type(folder)) != 'blip_2_vision_model':
-        raise SeedError(f'{folder}: a {kind} is no blip_2_vision_model')
+    if (kind := _vit_type(folder)) != "blip_2_vision_model":
+        raise SeedError(f"{folder}: a {kind} is no blip_2_vision_model")
     try:
         with quiet():
             vit, info = Blip2VisionModel.from_pretrained(
-                folder, dtype=dtype, attn_implementation=attention, local_files_only=True,
-                use_safetensors=True, output_loading_info=True)
+                folder,
+                dtype=dtype,
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as e:
-        raise SeedError(f'{folder}: cannot load this ViT ({[*str(e).splitlines(), e][0]})') from e
-    for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
+        raise SeedError(f"{folder}: cannot load this ViT ({[*str(e).splitlines(), e][0]})") from e
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info.get(what) or ())):
-            raise SeedError(f'{folder}: {what.replace("_", " ")}: {", ".join(names[:3])}')
-    vit.post_layernorm.eps = getattr(vit.config, 'final_eps', 1e-5)
+            raise SeedError(f"{folder}: {what.replace('_', ' ')}: {', '.join(names[:3])}")
+    vit.post_layernorm.eps = getattr(vit.config, "final_eps", 1e-5)
     return vit.eval()
 
 # %% ../nbs/00_vit_features.ipynb #c079
@@ -310,9 +398,9 @@ def feature_pictures(feats):
     "Features (b, 1+n, d) as colours (b, 3, g, g) in [0, 1]: three principal components over the whole batch"
     x = feats[:, 1:].float()  # (b, n, d)
     b, n, d = x.shape
-    x = x.reshape(b*n, d)
+    x = x.reshape(b * n, d)
     x = x - x.mean(0)
     x = x @ torch.linalg.svd(x, full_matrices=False).Vh[:3].T  # (b*n, 3)
-    x = (x/x.std(0)/4 + .5).clamp(0, 1)
-    g = int(n**.5)
+    x = (x / x.std(0) / 4 + 0.5).clamp(0, 1)
+    g = int(n**0.5)
     return x.view(b, g, g, 3).permute(0, 3, 1, 2)

@@ -21,31 +21,39 @@ from .vit_features import Config, SeedError
 @dataclass(frozen=True)
 class VQConfig(Config):
     "How many words there are, and how they are learned"
-    n_codes: int = 8192        # words in the vocabulary
-    dim: int = 32              # numbers in a word
-    beta: float = 0.25         # weight of the commitment, or with `legacy` of the codebook term
-    legacy: bool = False       # `beta` sits on the other term, as in the code SEED was trained with
-    l2norm: bool = False       # words and inputs live on the unit sphere
-    ema: bool = False          # a word is the running mean of its inputs, not learned by gradient
-    decay: float = 0.95        # memory of the running mean
+
+    n_codes: int = 8192  # words in the vocabulary
+    dim: int = 32  # numbers in a word
+    beta: float = 0.25  # weight of the commitment, or with `legacy` of the codebook term
+    legacy: bool = False  # `beta` sits on the other term, as in the code SEED was trained with
+    l2norm: bool = False  # words and inputs live on the unit sphere
+    ema: bool = False  # a word is the running mean of its inputs, not learned by gradient
+    decay: float = 0.95  # memory of the running mean
     kmeans_init: bool = False  # the words start as the k-means of the first training batch
-    revive: float = 0.         # a word used less than this share of the average becomes an input; 0 = never
-    seed: int = 0              # fixes the first words and all that `kmeans_init` and `revive` draw
+    revive: float = (
+        0.0  # a word used less than this share of the average becomes an input; 0 = never
+    )
+    seed: int = 0  # fixes the first words and all that `kmeans_init` and `revive` draw
     presets: ClassVar[dict] = dict(
-        emoji=dict(n_codes=2048, beta=1., l2norm=True, ema=True, decay=.99, kmeans_init=True, revive=0.1),
-        toy=dict(n_codes=64, dim=8, beta=1., l2norm=True, ema=True, kmeans_init=True, revive=0.1),
-        paper=dict(n_codes=8192, dim=32, beta=0.25, legacy=True))
+        emoji=dict(
+            n_codes=2048, beta=1.0, l2norm=True, ema=True, decay=0.99, kmeans_init=True, revive=0.1
+        ),
+        toy=dict(n_codes=64, dim=8, beta=1.0, l2norm=True, ema=True, kmeans_init=True, revive=0.1),
+        paper=dict(n_codes=8192, dim=32, beta=0.25, legacy=True),
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.n_codes, self.dim) < 1: raise SeedError('VQConfig.n_codes and .dim must be at least 1')
-        if not 0 <= self.decay < 1: raise SeedError(f'VQConfig.decay must be in [0, 1), not {self.decay}')
+        if min(self.n_codes, self.dim) < 1:
+            raise SeedError("VQConfig.n_codes and .dim must be at least 1")
+        if not 0 <= self.decay < 1:
+            raise SeedError(f"VQConfig.decay must be in [0, 1), not {self.decay}")
 
 # %% ../nbs/02_vq.ipynb #c011
 def nearest_words(points, words, rows=None):
     "Index of the nearest of `words` (k, d) to each of `points` (n, d) -> (n,); the first one wins a tie"
-    rows = rows or max(1, 2**25 // len(words))      # 128 MB of distances at a time
-    half = words.pow(2).sum(-1) / 2                 # (k,)
+    rows = rows or max(1, 2**25 // len(words))  # 128 MB of distances at a time
+    half = words.pow(2).sum(-1) / 2  # (k,)
     return torch.cat([(half - p @ words.T).argmin(-1) for p in points.split(rows)])
 
 # %% ../nbs/02_vq.ipynb #c020
@@ -56,37 +64,47 @@ def straight_through(x, e):
 # %% ../nbs/02_vq.ipynb #c025
 def pulls(x, e, cfg):
     "The loss that draws inputs `x` to their words `e` and, unless a running mean does it, words to inputs"
-    commitment, codebook = (cfg.beta, 1.) if not cfg.legacy else (1., cfg.beta)
+    commitment, codebook = (cfg.beta, 1.0) if not cfg.legacy else (1.0, cfg.beta)
     loss = commitment * F.mse_loss(x, e.detach())
     return loss if cfg.ema else loss + codebook * F.mse_loss(e, x.detach())
 
 # %% ../nbs/02_vq.ipynb #c029
 INTEGERS = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
 
+
 def check_codes(codes, n_codes):
     "`codes` as int64, or a `SeedError` if they are not words of a vocabulary of `n_codes`"
-    kind = getattr(codes, 'dtype', type(codes).__name__)
-    if kind not in INTEGERS: raise SeedError(f'codes: expected a tensor of integers, not {kind}')
+    kind = getattr(codes, "dtype", type(codes).__name__)
+    if kind not in INTEGERS:
+        raise SeedError(f"codes: expected a tensor of integers, not {kind}")
     wrong = (codes < 0) | (codes >= n_codes)
-    if wrong.any(): raise SeedError(f'codes: {codes[wrong][0].item()} is outside 0..{n_codes-1}')
+    if wrong.any():
+        raise SeedError(f"codes: {codes[wrong][0].item()} is outside 0..{n_codes - 1}")
     return codes.long()
 
 # %% ../nbs/02_vq.ipynb #c030
 def usage(codes, n_codes):
     "How much of the vocabulary `codes` speak: `used`, the share of words seen, and their `perplexity`"
     counts = check_codes(codes, n_codes).flatten().bincount(minlength=n_codes).double()
-    if not counts.any(): raise SeedError('codes: there are none to count')
+    if not counts.any():
+        raise SeedError("codes: there are none to count")
     p = counts / counts.sum()
-    return dict(used=(p > 0).double().mean().item(), perplexity=torch.special.entr(p).sum().exp().item())
+    return dict(
+        used=(p > 0).double().mean().item(), perplexity=torch.special.entr(p).sum().exp().item()
+    )
 
 # %% ../nbs/02_vq.ipynb #c033
-LIMIT = 1e6     # no sane input is larger
+LIMIT = 1e6  # no sane input is larger
+
 
 def usable(points):
     "Which of `points` (n, d) are finite and below `LIMIT` -> (n,)"
     return points.abs().amax(-1) < LIMIT
 
-def _many(): return dist.is_available() and dist.is_initialized()
+
+def _many():
+    return dist.is_available() and dist.is_initialized()
+
 
 def tally(points, codes, n_codes):
     "Size of each cluster (k,), 1 = average, and its sum (k, d) in the same unit, over all processes"
@@ -94,8 +112,9 @@ def tally(points, codes, n_codes):
     sizes, sums = points.new_zeros(n_codes), points.new_zeros(n_codes, points.shape[-1])
     sizes.index_add_(0, codes, good.to(sizes))
     sums.index_add_(0, codes, points.masked_fill(~good[:, None], 0))
-    if _many(): dist.all_reduce(sizes), dist.all_reduce(sums)
-    average = (sizes.sum() / n_codes).clamp(min=1 / n_codes)      # without a single good point: zeros
+    if _many():
+        dist.all_reduce(sizes), dist.all_reduce(sums)
+    average = (sizes.sum() / n_codes).clamp(min=1 / n_codes)  # without a single good point: zeros
     return sizes / average, sums / average
 
 # %% ../nbs/02_vq.ipynb #c036
@@ -104,11 +123,13 @@ def draw_points(points, k, seed, step):
     rng = torch.Generator().manual_seed(1_000_003 * seed + step)
     order = torch.randperm(len(points), generator=rng)[torch.arange(k) % len(points)]
     drawn = points[order.to(points.device)]
-    if _many(): dist.broadcast(drawn, 0)
+    if _many():
+        dist.broadcast(drawn, 0)
     return drawn
 
 # %% ../nbs/02_vq.ipynb #c037
 KMEANS_ROUNDS = 10
+
 
 def kmeans(points, words, unit=lambda x: x):
     "Lloyd's algorithm from `words` (k, d) on `points` (n, d) -> words, sizes; an empty cluster stays put"
@@ -121,29 +142,35 @@ def kmeans(points, words, unit=lambda x: x):
 # %% ../nbs/02_vq.ipynb #c041
 class VectorQuantizer(nn.Module):
     "A vocabulary of `cfg.n_codes` words of `cfg.dim` numbers"
+
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
         rng = torch.Generator().manual_seed(cfg.seed)
         words = self._unit((2 * torch.rand(cfg.n_codes, cfg.dim, generator=rng) - 1) / cfg.n_codes)
-        if cfg.ema: self.register_buffer('codebook', words)
-        else: self.codebook = nn.Parameter(words)
+        if cfg.ema:
+            self.register_buffer("codebook", words)
+        else:
+            self.codebook = nn.Parameter(words)
         self.learns = cfg.ema or cfg.kmeans_init or cfg.revive > 0
         if self.learns:
-            self.register_buffer('step', torch.tensor(0))
-            self.register_buffer('cluster_size', torch.ones(cfg.n_codes))          # 1 = average
-        if cfg.ema: self.register_buffer('embed_avg', words.clone())               # running sum of a cluster
+            self.register_buffer("step", torch.tensor(0))
+            self.register_buffer("cluster_size", torch.ones(cfg.n_codes))  # 1 = average
+        if cfg.ema:
+            self.register_buffer("embed_avg", words.clone())  # running sum of a cluster
 
     def forward(self, z):
         "`z` (b, n, dim) -> words (b, n, dim) with straight-through gradient, codes (b, n), `dict(vq=loss)`"
         self._check(z)
         with torch.autocast(z.device.type, enabled=False):
             x = self._unit(z.float())
-            if self.training and self.learns: self._start(x.detach().flatten(0, -2))
+            if self.training and self.learns:
+                self._start(x.detach().flatten(0, -2))
             codes = self._nearest(x.detach())
             e = self._lookup(codes)
             loss = pulls(x, e, self.cfg)
-            if self.training and self.learns: self._learn(x.detach().flatten(0, -2), codes.flatten())
+            if self.training and self.learns:
+                self._learn(x.detach().flatten(0, -2), codes.flatten())
         return straight_through(x, e).to(z.dtype), codes, dict(vq=loss)
 
     def lookup(self, codes):
@@ -154,11 +181,14 @@ class VectorQuantizer(nn.Module):
     def nearest(self, z):
         "Codes (b, n) of the words nearest to `z` (b, n, dim)"
         self._check(z)
-        with torch.autocast(z.device.type, enabled=False): return self._nearest(self._unit(z.float()))
+        with torch.autocast(z.device.type, enabled=False):
+            return self._nearest(self._unit(z.float()))
 
-    def _unit(self, x): return F.normalize(x, dim=-1) if self.cfg.l2norm else x
+    def _unit(self, x):
+        return F.normalize(x, dim=-1) if self.cfg.l2norm else x
 
-    def _lookup(self, codes): return self._unit(F.embedding(codes, self.codebook.float()))
+    def _lookup(self, codes):
+        return self._unit(F.embedding(codes, self.codebook.float()))
 
     @torch.no_grad()
     def _nearest(self, x):
@@ -166,21 +196,27 @@ class VectorQuantizer(nn.Module):
 
     def _check(self, z):
         if not (z.is_floating_point() and z.ndim > 1 and z.shape[-1] == self.cfg.dim):
-            raise SeedError(f'z: expected floats (..., {self.cfg.dim}), not {z.dtype} {tuple(z.shape)}')
+            raise SeedError(
+                f"z: expected floats (..., {self.cfg.dim}), not {z.dtype} {tuple(z.shape)}"
+            )
 
-    def _draw(self, points): return draw_points(points, self.cfg.n_codes, self.cfg.seed, self.step.item())
+    def _draw(self, points):
+        return draw_points(points, self.cfg.n_codes, self.cfg.seed, self.step.item())
 
     def _place(self, words, sizes, which):
         "Put `words` with cluster `sizes` where `which` (k,) says so, and keep the running sum consistent"
         self.codebook.copy_(torch.where(which[:, None], words, self.codebook))
         self.cluster_size.copy_(torch.where(which, sizes, self.cluster_size))
         if self.cfg.ema:
-            self.embed_avg.copy_(torch.where(which[:, None], words * sizes[:, None], self.embed_avg))
+            self.embed_avg.copy_(
+                torch.where(which[:, None], words * sizes[:, None], self.embed_avg)
+            )
 
     @torch.no_grad()
     def _start(self, points):
         "Before the first step: k-means of this batch (as in SoundStream, arXiv 2107.03312)"
-        if not self.cfg.kmeans_init or self.step > 0: return
+        if not self.cfg.kmeans_init or self.step > 0:
+            return
         drawn = self._draw(points)
         drawn = torch.where(usable(drawn)[:, None], drawn, self._unit(self.codebook))
         words, sizes = kmeans(points, drawn, self._unit)
@@ -190,7 +226,7 @@ class VectorQuantizer(nn.Module):
     def _learn(self, points, codes):
         "After the codes of a batch are known: running sizes and sums, then the words, then the dead ones"
         sizes, sums = tally(points, codes, self.cfg.n_codes)
-        seen = sizes.any()                                  # not a single good input: nothing happens
+        seen = sizes.any()  # not a single good input: nothing happens
         weight = (1 - self.cfg.decay) * seen
         self.cluster_size.lerp_(sizes, weight)
         if self.cfg.ema:

@@ -5,7 +5,13 @@ __all__ = ['PEAKS', 'operations', 'count_flops', 'peak_flops', 'peak_memory', 'r
            'take_sample']
 
 # %% ../nbs/00ad_watching.ipynb #c002
-import contextlib, datetime, json, logging, math, sys, time
+import contextlib
+import datetime
+import json
+import logging
+import math
+import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,20 +25,26 @@ from .vit_features import SeedError
 # %% ../nbs/00ad_watching.ipynb #c005
 def operations(job) -> float:
     "Floating-point operations of one call of `job`."
-    with FlopCounterMode(display=False) as counter: job()
+    with FlopCounterMode(display=False) as counter:
+        job()
     return counter.get_total_flops()
+
 
 def count_flops(stage, batch, n: int) -> float:
     "Operations per sample of a forward and a backward pass of `stage` on a `batch` of `n`; leaves no trace."
     before = [(b, b.clone()) for b in stage.buffers()]
-    with torch.random.fork_rng(): total = operations(lambda: stage(batch)["loss"].backward())
+    with torch.random.fork_rng():
+        total = operations(lambda: stage(batch)["loss"].backward())
     with torch.no_grad():
-        for b, value in before: b.copy_(value)
-    for p in stage.parameters(): p.grad = None
+        for b, value in before:
+            b.copy_(value)
+    for p in stage.parameters():
+        p.grad = None
     return total / n
 
 # %% ../nbs/00ad_watching.ipynb #c009
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+
 
 @lru_cache
 def peak_flops(device: torch.device, dtype=torch.bfloat16) -> float:
@@ -41,20 +53,25 @@ def peak_flops(device: torch.device, dtype=torch.bfloat16) -> float:
     known = [peak for key, peak in PEAKS.items() if key in name and dtype == torch.bfloat16]
     return known[0] if known else _measure(device, dtype)
 
+
 def _measure(device, dtype, rounds: int = 5) -> float:
     n = 8192 if device.type == "cuda" else 768
     x, seconds = torch.ones(n, n, device=device, dtype=dtype), []
     for _ in range(rounds):
         start = time.perf_counter()
-        float((x @ x)[0, 0])                        # the number must arrive, so the device is done
+        float((x @ x)[0, 0])  # the number must arrive, so the device is done
         seconds.append(time.perf_counter() - start)
-    return 2 * n ** 3 / min(seconds)
+    return 2 * n**3 / min(seconds)
+
 
 def peak_memory(device) -> float:
     "The most memory so far, in GB: the GPU's, or of this process where there is none."
-    if device.type == "cuda": return torch.cuda.max_memory_allocated(device) / 1e9
-    try: import resource
-    except ImportError: return math.nan             # Windows
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:
+        return math.nan  # Windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
@@ -63,23 +80,31 @@ def read_metrics(out_dir) -> list[dict]:
     "The rows of `out_dir/metrics.jsonl`; a half-written last line is passed over."
     file, rows = Path(out_dir) / "metrics.jsonl", []
     for line in file.read_text().splitlines() if file.exists() else []:
-        with contextlib.suppress(ValueError): rows.append(json.loads(line))
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
     return rows
+
 
 def check_tracker(name: str) -> str:
     "`name`, if it is empty or a tracker that is installed; else a `SeedError` that says what to install."
     known = sorted(str(k) for k in LOGGER_TYPE_TO_CLASS)
-    if name and name not in known: raise SeedError(f"tracker: unknown {name!r}; known: {', '.join(known)}")
+    if name and name not in known:
+        raise SeedError(f"tracker: unknown {name!r}; known: {', '.join(known)}")
     if name and name not in map(str, get_available_trackers()):
-        raise SeedError(f"tracker: {name} is not installed; `pip install {dict(comet_ml='comet-ml').get(name, name)}`")
+        raise SeedError(
+            f"tracker: {name} is not installed; `pip install {dict(comet_ml='comet-ml').get(name, name)}`"
+        )
     return name
+
 
 def make_say():
     "`print`, or in a notebook one output that is updated."
     with contextlib.suppress(ImportError, NameError):
         from IPython import get_ipython
+
         if getattr(get_ipython(), "kernel", None):
             from IPython.display import display
+
             handle = display("", display_id=True)
             return lambda line: handle.update({"text/plain": line}, raw=True)
     return lambda line: print(line, flush=True)
@@ -87,14 +112,21 @@ def make_say():
 # %% ../nbs/00ad_watching.ipynb #c015
 class Log:
     "Means since the last line, to `out_dir/metrics.jsonl`, to the reader's eyes and to a tracker."
-    def __init__(self, acc, cfg, out_dir, step, say=None, flops: float | None = 0.):
-        self.acc, self.cfg, self.file, self.say = acc, cfg, Path(out_dir) / "metrics.jsonl", say or make_say()
+
+    def __init__(self, acc, cfg, out_dir, step, say=None, flops: float | None = 0.0):
+        self.acc, self.cfg, self.file, self.say = (
+            acc,
+            cfg,
+            Path(out_dir) / "metrics.jsonl",
+            say or make_say(),
+        )
         self.flops, self.sums = flops, {}
         self.history = [m for m in read_metrics(out_dir) if m["step"] <= step]
         self._restart(step)
         self.begun, self.at = self.since, step
         if acc.is_main_process:
-            with atomic(self.file) as tmp: tmp.write_text("".join(json.dumps(m) + "\n" for m in self.history))
+            with atomic(self.file) as tmp:
+                tmp.write_text("".join(json.dumps(m) + "\n" for m in self.history))
 
     def read(self, source):
         "The next batch; the time it takes counts as waiting."
@@ -106,19 +138,25 @@ class Log:
     def __call__(self, step: int, losses: dict, **now):
         "Take in the `losses` of a step, none if it was skipped; `now` is written as it is."
         for k, v in losses.items():
-            total, n = self.sums.get(k, (0., 0))
+            total, n = self.sums.get(k, (0.0, 0))
             self.sums[k] = total + v, n + 1
-        if step % self.cfg.log_every and step != self.cfg.steps: return
+        if step % self.cfg.log_every and step != self.cfg.steps:
+            return
         means = self._means()
-        self.history.append(dict(step=step) | means | now | self._speeds(step, means.get("tokens", 0.)))
+        self.history.append(
+            dict(step=step) | means | now | self._speeds(step, means.get("tokens", 0.0))
+        )
         self._restart(step)
         self.sums = {}
-        if self.acc.is_main_process: self._write(self.history[-1], means)
+        if self.acc.is_main_process:
+            self._write(self.history[-1], means)
 
-    def _restart(self, step): self.since, self.first, self.waited = time.perf_counter(), step, 0.
+    def _restart(self, step):
+        self.since, self.first, self.waited = time.perf_counter(), step, 0.0
 
     def _means(self) -> dict:
-        if not self.sums: return {}
+        if not self.sums:
+            return {}
         means = torch.tensor([total / n for total, n in self.sums.values()], device=self.acc.device)
         return dict(zip(self.sums, self.acc.reduce(means, "mean").tolist()))
 
@@ -127,9 +165,15 @@ class Log:
         cfg, seconds = self.cfg, max(1e-9, time.perf_counter() - self.since)
         batches = (step - self.first) * cfg.accumulate / seconds
         every = cfg.batch_size * self.acc.num_processes * batches
-        rates = dict(samples_per_second=every, processes=self.acc.num_processes, waiting=self.waited / seconds)
-        if tokens: rates["tokens_per_second"] = tokens * self.acc.num_processes * batches
-        if self.flops: rates["mfu"] = self.flops * cfg.batch_size * batches / self.peak()
+        rates = dict(
+            samples_per_second=every,
+            processes=self.acc.num_processes,
+            waiting=self.waited / seconds,
+        )
+        if tokens:
+            rates["tokens_per_second"] = tokens * self.acc.num_processes * batches
+        if self.flops:
+            rates["mfu"] = self.flops * cfg.batch_size * batches / self.peak()
         return rates | dict(memory_gb=peak_memory(self.acc.device))
 
     def peak(self) -> float:
@@ -138,34 +182,48 @@ class Log:
 
     def _write(self, row: dict, means: dict):
         try:
-            with open(self.file, "a") as f: f.write(json.dumps(row) + "\n")
-        except OSError as e: raise SeedError(f"could not write {self.file}: {e}") from e
+            with open(self.file, "a") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as e:
+            raise SeedError(f"could not write {self.file}: {e}") from e
         self.acc.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
         self.say("  ".join(filter(None, self._words(row, means))))
 
     def _words(self, row: dict, means: dict):
-        left = round((self.cfg.steps - row["step"]) * (time.perf_counter() - self.begun) / max(1, row["step"] - self.at))
+        left = round(
+            (self.cfg.steps - row["step"])
+            * (time.perf_counter() - self.begun)
+            / max(1, row["step"] - self.at)
+        )
         yield f"step {row['step']}/{self.cfg.steps}"
         yield from (f"{k} {v:.4g}" for k, v in means.items() if k != "tokens")
-        if row.get("skipped"): yield f"skipped {row['skipped']}"
+        if row.get("skipped"):
+            yield f"skipped {row['skipped']}"
         yield f"{row['samples_per_second']:.0f}/s"
-        if "tokens_per_second" in row: yield f"{row['tokens_per_second']:,.0f} tokens/s"
-        if "mfu" in row: yield f"{row['mfu']:.1%} of peak"
-        if row["waiting"] > .05: yield f"waiting {row['waiting']:.0%}"
+        if "tokens_per_second" in row:
+            yield f"{row['tokens_per_second']:,.0f} tokens/s"
+        if "mfu" in row:
+            yield f"{row['mfu']:.1%} of peak"
+        if row["waiting"] > 0.05:
+            yield f"waiting {row['waiting']:.0%}"
         yield f"{row['memory_gb']:.1f} GB"
         yield f"{datetime.timedelta(seconds=left)} left"
         yield self._collapse()
 
     def _collapse(self, lines: int = 5) -> str:
         "A warning when less than `cfg.min_used` of the codes were in use in each of the last `lines` lines."
-        used = [row.get("used", 1.) for row in self.history[-lines:]]
-        if len(used) < lines or max(used) >= self.cfg.min_used: return ""
+        used = [row.get("used", 1.0) for row in self.history[-lines:]]
+        if len(used) < lines or max(used) >= self.cfg.min_used:
+            return ""
         words = f"the codebook collapses: {max(used):.1%} of the codes in use"
         logging.getLogger(__name__).warning("step %d: %s", self.history[-1]["step"], words)
         return f"!! {words}"
 
-    def state_dict(self) -> dict: return {k: [*v] for k, v in self.sums.items()}
-    def load_state_dict(self, state: dict): self.sums = {k: tuple(v) for k, v in state.items()}
+    def state_dict(self) -> dict:
+        return {k: [*v] for k, v in self.sums.items()}
+
+    def load_state_dict(self, state: dict):
+        self.sums = {k: tuple(v) for k, v in state.items()}
 
 # %% ../nbs/00ad_watching.ipynb #c023
 @torch.no_grad()
@@ -173,6 +231,9 @@ def take_sample(stage, step: int, out_dir, say):
     "Call `stage.sample(step, out_dir)` in evaluation mode; an error becomes a line."
     modes = [(m, m.training) for m in stage.modules()]
     stage.eval()
-    try: stage.sample(step, out_dir)
-    except Exception as e: say(f"step {step}: no sample: {type(e).__name__}: {e}")
-    for module, mode in modes: module.training = mode
+    try:
+        stage.sample(step, out_dir)
+    except Exception as e:
+        say(f"step {step}: no sample: {type(e).__name__}: {e}")
+    for module, mode in modes:
+        module.training = mode
