@@ -15,21 +15,16 @@ from typing import ClassVar
 
 import torch
 
-from seed_nb.data import (
-    QUESTION_KINDS,
-    SIDE,
-    SceneSource,
-    caption,
-    draw,
-    parse,
-    questions,
-    read_scenes,
-    score_scenes,
-)
+from .emoji.questions import QUESTION_KINDS, questions
+from .emoji.scenes import SIDE, draw
+from .emoji.scoring import read_scenes, score_scenes
+from .emoji.source import SceneSource
+from .emoji.wording import caption, parse
+from .engine.config import Config
+from .engine.files import atomic, save_json
+from .engine.images import from_pixels, to_pixels
 from .eval_tokenizer import test_scenes
 from .opt_lora import PUBLISHED, LMConfig, SeedLM
-from .training import atomic, save_json
-from .vit_features import Config, from_pixels, to_pixels
 
 # %% ../nbs/08_eval_llm.ipynb #c005
 @dataclass(frozen=True)

@@ -13,13 +13,17 @@ from typing import ClassVar
 
 import torch
 
-from .data import caption, draw, held_out, read_scenes, score_scenes
+from .emoji.held_out import held_out
+from .emoji.scenes import draw
+from .emoji.scoring import read_scenes, score_scenes
+from .emoji.wording import caption
+from .engine.config import Config, SeedError
+from .engine.files import atomic, save_json
+from .engine.images import to_pictures
 from .reverse_qformer import centred_cosine
 from .sd_alignment import draw_embeddings, text_features
 from .tokenizer import SeedTokenizer
 from .train_causal_qformer import recall
-from .training import atomic, save_json
-from .vit_features import Config, SeedError, to_pictures
 from .vq import usage
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c006

@@ -22,9 +22,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast
 from transformers.masking_utils import create_causal_mask
 
-from .backbones import build_opt
+from .emoji.builders import build_opt
+from .engine.config import Config, SeedError
+from .engine.files import WEIGHTS, load_state, load_tensors, quiet, save_json, save_tensors
 from .tokenizer import SeedTokenizer
-from .training import load_state, load_tensors, save_json, save_tensors
 from seed_nb.visual_words import (
     Examples,
     Mosaic,
@@ -35,7 +36,6 @@ from seed_nb.visual_words import (
     places,
     texts,
 )
-from .vit_features import WEIGHTS, Config, SeedError, quiet
 from .vq import check_codes
 
 # %% ../nbs/05_opt_lora.ipynb #c006

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from .vit_features import Config, SeedError
+from .engine.config import Config, SeedError
 
 # %% ../nbs/03_reverse_qformer.ipynb #c003
 FULL = dict(

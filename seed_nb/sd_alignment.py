@@ -18,16 +18,18 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline
 from diffusers.utils import logging as bars
 
-from seed_nb.backbones import (
-    READ_SIZES,
+from .emoji.backbones import READ_SIZES
+from seed_nb.emoji.builders import (
     build_scheduler,
     build_text_encoder,
     build_unet,
     build_vae,
     clip_tokenizer,
 )
-from .training import load_tensors
-from .vit_features import WEIGHTS, Config, SeedError, frozen, quiet, to_pixels
+from .engine.config import Config, SeedError
+from .engine.files import WEIGHTS, load_tensors, quiet
+from .engine.images import to_pixels
+from .vit_features import frozen
 
 # %% ../nbs/04_sd_alignment.ipynb #c005
 @dataclass(frozen=True)

@@ -22,22 +22,20 @@ from transformers import (
 )
 
 from .causal_qformer import CausalQFormer, QFormerConfig, get_words, tokenize
+from .engine.config import Config, SeedError
+from seed_nb.engine.files import (
+    WEIGHTS,
+    load_json,
+    load_state,
+    load_tensors,
+    save_json,
+    save_tensors,
+)
+from .engine.images import to_pictures, to_pixels
 from .reverse_qformer import CodeDecoder, DecoderConfig, build_head
 from .sd_alignment import SD_1, UNCLIP, DrawConfig, draw_embeddings, load_pipeline
 from .train_causal_qformer import get_vit
-from .training import load_json, load_state, load_tensors, save_json, save_tensors
-from seed_nb.vit_features import (
-    WEIGHTS,
-    Config,
-    SeedError,
-    ViTConfig,
-    build_vit,
-    frozen,
-    load_vit,
-    to_pictures,
-    to_pixels,
-    vit_features,
-)
+from .vit_features import ViTConfig, build_vit, frozen, load_vit, vit_features
 from .vq import VectorQuantizer, VQConfig
 
 # %% ../nbs/04a_tokenizer.ipynb #c004

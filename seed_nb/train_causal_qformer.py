@@ -18,29 +18,23 @@ from seed_nb.causal_qformer import (
     get_words,
     tokenize,
 )
-from .data import SceneSource, caption, draw, held_out
-from .mixtures import open_shards
-from seed_nb.training import (
-    TrainConfig,
-    fit,
+from .emoji.held_out import held_out
+from .emoji.scenes import draw
+from .emoji.source import SceneSource
+from .emoji.wording import caption
+from .engine.config import Config, SeedError
+from seed_nb.engine.files import (
+    WEIGHTS,
     load_json,
     load_state,
     load_tensors,
-    on_main,
-    run_from_command_line,
     save_json,
     save_tensors,
 )
-from seed_nb.vit_features import (
-    WEIGHTS,
-    Config,
-    SeedError,
-    ViTConfig,
-    build_vit,
-    load_vit,
-    to_pixels,
-    vit_features,
-)
+from .engine.images import to_pixels
+from .engine.mixtures import open_shards
+from .engine.training import TrainConfig, fit, on_main, run_from_command_line
+from .vit_features import ViTConfig, build_vit, load_vit, vit_features
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c005
 @dataclass(frozen=True)

@@ -18,24 +18,19 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from .causal_qformer import gather
-from .checkpoints import is_spread
-from .data import QUESTION_KINDS, SceneSource, caption, draw, held_out, question
-from .frozen_cache import CachedSource, fingerprint
+from .emoji.held_out import held_out
+from .emoji.questions import QUESTION_KINDS, question
+from .emoji.scenes import draw
+from .emoji.source import SceneSource
+from .emoji.wording import caption
+from .engine.cache import CachedSource
+from .engine.config import Config, SeedError
+from .engine.files import fingerprint, is_sharded, load_tensors, save_json, save_tensors
+from .engine.measure import calm_malloc
+from .engine.training import TrainConfig, fit, on_main, precision, run_from_command_line
 from .opt_lora import LMConfig, SeedLM
 from .train_causal_qformer import get_source
-from seed_nb.training import (
-    TrainConfig,
-    calm_malloc,
-    fit,
-    load_tensors,
-    on_main,
-    precision,
-    run_from_command_line,
-    save_json,
-    save_tensors,
-)
 from .visual_words import collate, pack, take_row
-from .vit_features import Config, SeedError
 
 # %% ../nbs/06_train_llm.ipynb #c006
 TASKS = "caption", "question", "draw"
@@ -336,7 +331,7 @@ def train(cfg: LLMConfig, out_dir, say=None) -> SeedLM:
 
     fit(LMStage(lm, cfg), source, cfg.train, out_dir, say)
     on_main(lm.save_pretrained, Path(out_dir) / "lm")
-    if is_spread(lm):
+    if is_sharded(lm):
         lm = SeedLM.from_pretrained(Path(out_dir) / "lm", device=lm.device)
     on_main(samples, lm.eval(), out_dir)
     return lm

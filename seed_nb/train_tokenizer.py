@@ -14,8 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .causal_qformer import contrastive_loss, get_words, plain_captions, tokenize
+from .engine.cache import CachedSource
+from .engine.config import Config
+from .engine.files import load_state, save_json
+from .engine.images import to_pictures, to_pixels
+from .engine.training import TrainConfig, fit, on_main, run_from_command_line
 from .extract import model_marks
-from .frozen_cache import CachedSource
 from .reverse_qformer import Standardise, centred_cosine, cosine_loss, stretch
 from seed_nb.sd_alignment import (
     draw_embeddings,
@@ -28,8 +32,7 @@ from seed_nb.sd_alignment import (
 )
 from .tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
 from .train_causal_qformer import get_source, get_vit, load_qformer
-from .training import TrainConfig, fit, load_state, on_main, run_from_command_line, save_json
-from .vit_features import Config, frozen, to_pictures, to_pixels, vit_features
+from .vit_features import frozen, vit_features
 from .vq import usage
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c006

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from .vit_features import Config, SeedError
+from .engine.config import Config, SeedError
 
 # %% ../nbs/02_vq.ipynb #c008
 @dataclass(frozen=True)
