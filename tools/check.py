@@ -1,24 +1,49 @@
 """Every test of the repository, one line each: `python tools/check.py [WORD ...]`
 
-With words, only the checks that have one of them in their name: `check.py smoke`, `check.py docs 02_vq`.
-Nothing is written into the working tree: what rewrites files runs in a copy, which is then compared."""
+With words, only the checks that have all of them in their name: `check.py smoke 06_train_llm
+n_proc=2`, `check.py cells 02_vq`. Nothing is written into the working tree: what rewrites files
+runs in a copy, which is then compared."""
 
-import ast, difflib, json, os, re, shutil, subprocess, sys, time, zipfile
+import ast
+import difflib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
+from chapters import (
+    CHAPTERS,
+    FOLDERS,
+    LIB,
+    MODEL_CHAPTER,
+    MODULES,
+    NBS,
+    ROOT,
+    cells,
+    imported,
+    imports_of,
+    is_run,
+    module,
+    parameters,
+    public_functions,
+    tagged,
+    text,
+    title,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-LIB = ROOT / "seed_nb"
-CHAPTERS = sorted(
-    (ROOT / "nbs").glob("[!_.]*.ipynb")
-)  # file order is reading order is import order
-MODULES = sorted(LIB.glob("*.py"))
-LOCAL = ".git .venv runs _docs _proc build *.egg-info __pycache__ .ipynb_checkpoints .ruff_cache".split()
+LOCAL = (
+    ".git .venv runs _docs _proc build *.egg-info __pycache__ .ipynb_checkpoints .ruff_cache"
+).split()
 
 
 class Failed(Exception):
@@ -35,25 +60,15 @@ def require(problems):
         raise Failed("\n".join(problems))
 
 
-def sh(*cmd, cwd=ROOT, timeout=600, ok=True, **env):
-    "The output of `cmd`; `Failed` if it exits otherwise than `ok` says or is not done in `timeout` seconds."
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(cwd),
-        **env,
-    }
+def sh(*cmd, cwd=ROOT, timeout=600, ok=True, **env) -> str:
+    """The output of `cmd`.
+
+    `Failed` if it exits otherwise than `ok` says or is not done in `timeout` seconds."""
+    fixed = dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    env = {**os.environ, **fixed, "PYTHONPATH": str(cwd), **env}
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     proc = subprocess.Popen(
-        [str(c) for c in cmd],
-        cwd=cwd,
-        env=env,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        [str(c) for c in cmd], cwd=cwd, env=env, text=True, errors="replace", **pipes
     )
     try:
         out, _ = proc.communicate(timeout=timeout)
@@ -61,7 +76,7 @@ def sh(*cmd, cwd=ROOT, timeout=600, ok=True, **env):
         # ranks and kernels are in sessions of their own, and would outlive their parent
         for p in [*psutil.Process(proc.pid).children(recursive=True), proc]:
             p.kill()
-        raise Failed(f"{proc.communicate()[0]}\nnot done after {timeout} s")
+        raise Failed(f"{proc.communicate()[0]}\nnot done after {timeout} s") from None
     if (proc.returncode == 0) != ok:
         raise Failed(f"{out}\nexit code {proc.returncode}")
     return out
@@ -75,7 +90,8 @@ def copy():
 
 
 def same(tree, *patterns):
-    "Fail unless the files that match `patterns` are, byte by byte, the same in `tree` as in the working tree."
+    """Fail unless the files that match `patterns` are, byte by byte, the same in `tree` as in
+    the working tree."""
 
     def files(root):
         return {str(p.relative_to(root)): p.read_bytes() for g in patterns for p in root.glob(g)}
@@ -91,58 +107,24 @@ def same(tree, *patterns):
     require(lines)
 
 
-def cells(path, kind="code"):
-    "The cells of the notebook at `path` that are of this `kind`."
-    return [
-        c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind
-    ]
-
-
-def python(cell):
-    return re.sub(r"^\s*[%!].*$", "pass", "".join(cell["source"]), flags=re.M)
-
-
-def is_run(path):
-    return any("skip_exec: true" in "".join(c["source"]) for c in cells(path, "raw"))
-
-
-def tagged(path):
-    return [c for c in cells(path) if "parameters" in c["metadata"].get("tags", [])]
-
-
-def parameters(path):
-    "Statements of the parameters cell of the chapter at `path`, by the name they assign to."
-    body = ast.parse("\n".join(map(python, tagged(path)))).body
-    return {ast.unparse(s).partition(" = ")[0]: s for s in body}
-
-
-def is_literal(statement):
-    "Whether the right side of this assignment is a plain literal."
-    try:
-        ast.literal_eval(statement.value)
-    except (ValueError, AttributeError):
-        return False
-    return True
-
-
-# ---- one function, one check ----
+# ---- the files are in step with each other ----
 
 
 def clean():
     "Notebooks are as nbdev_clean leaves them."
     with copy() as tree:
         sh(BIN / "nbdev_clean", cwd=tree)
-        same(tree, "nbs/*.ipynb")
+        same(tree, "nbs/**/*.ipynb")
 
 
 def export():
     "The package is what the notebooks export, no module more."
     with copy() as tree:
-        for p in tree.glob("seed_nb/*.py"):
+        for p in tree.glob("seed_nb/**/*.py"):
             if p.name != "__init__.py":
                 p.unlink()
         sh(BIN / "nbdev_export", cwd=tree)
-        same(tree, "seed_nb/*.py")
+        same(tree, "seed_nb/**/*.py")
 
 
 def readme():
@@ -154,65 +136,147 @@ def readme():
 
 def size():
     "No notebook is larger than 1.5 MB."
-    require(
-        f"{p.name}: {p.stat().st_size / 1e6:.1f} MB" for p in CHAPTERS if p.stat().st_size > 1.5e6
-    )
+    sizes = ((title(p), p.stat().st_size / 1e6) for p in CHAPTERS)
+    require(f"{name}: {mb:.1f} MB" for name, mb in sizes if mb > 1.5)
+
+
+# ---- the rules of the house ----
+
+
+def within_folders():
+    """Rule 1: inside a folder the order of the files is the order of import, and nothing is
+    imported by star."""
+    problems = []
+    for d in (*FOLDERS, "."):
+        chapters = sorted((NBS / d).glob("[!_.]*.ipynb"))
+        at = {m: i for i, p in enumerate(chapters) if (m := module(p))}
+        for i, p in enumerate(chapters):
+            wrong = {m for m in imports_of(p) if m == "*" or at.get(m, -1) >= i}
+            problems += [f"{title(p)} imports {m}" for m in sorted(wrong)]
+    require(problems)
+
+
+def engine_alone():
+    "Rule 2: the engine imports nothing from outside the engine, in its cells neither."
+    problems = []
+    for p in (p for p in CHAPTERS if p.parent.name == "engine"):
+        wrong = {m for m in imports_of(p) if not m.startswith("seed_nb.engine.")}
+        problems += [f"{title(p)} imports {m}" for m in sorted(wrong)]
+    require(problems)
+
+
+def models_alone():
+    """Rule 3: what a model chapter exports imports of the engine configs, images and files only,
+    and no world."""
+    story = {
+        m for p in CHAPTERS if p.parent == NBS and MODEL_CHAPTER.match(p.name) if (m := module(p))
+    }
+    helpers = {f"seed_nb.engine.{m}" for m in ("config", "images", "files")}
+    problems = []
+    for p in (p for p in CHAPTERS if p.parent == NBS and MODEL_CHAPTER.match(p.name)):
+        packing = {"seed_nb.engine.packing"} if p.name.startswith("05") else set()
+        wrong = imports_of(p, exported=True) - story - helpers - packing
+        problems += [f"{title(p)} exports code that imports {m}" for m in sorted(wrong)]
+    require(problems)
+
+
+def no_circle():
+    """No circle in the imports of the package (rule 4: run and evaluation chapters may import
+    everything else)."""
+    graph = {}
+    for p in MODULES:
+        name = ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        package = name.rpartition(".")[0]
+        graph[name] = imported(p.read_text(encoding="utf-8"), package)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as e:
+        raise Failed(" -> ".join(e.args[1])) from None
+
+
+LIGHT = """
+import sys, time
+start = time.process_time()
+import seed_nb.tokenizer
+took = time.process_time() - start
+heavy = {"datasets", "peft", "diffusers", "seed_nb.engine.training"} & set(sys.modules)
+assert not heavy, f"import seed_nb.tokenizer brings {heavy}"
+print(f"{took:.1f} s")
+assert took < 4, f"import seed_nb.tokenizer takes {took:.1f} s of the processor"
+"""
+
+
+def light():
+    "Rule 5: importing the tokenizer brings neither `datasets` nor `peft` nor the training loop."
+    sh(sys.executable, "-c", LIGHT)
+
+
+def names():
+    "No public name is exported twice, but for the verbs that every run chapter has."
+    where = {}
+    for p in MODULES:
+        for node in ast.parse(p.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                for name in ast.literal_eval(node.value):
+                    where.setdefault(name, []).append(p.relative_to(LIB).as_posix())
+    verbs = {"train", "evaluate"}
+    require(f"{n} of {', '.join(ps)}" for n, ps in where.items() if len(ps) > 1 and n not in verbs)
+
+
+def hints():
+    "Every public function has a docstring, and type hints for its arguments and its result."
+    problems = []
+    for p in MODULES:
+        for name, f in public_functions(p):
+            bare = [a.arg for a in (*f.args.args, *f.args.kwonlyargs) if a.annotation is None]
+            bare = [a for a in bare if a not in ("self", "cls", "ctx")]
+            lacks = bare + ["result"] * (f.returns is None)
+            if lacks and not any("overload" in ast.unparse(d) for d in f.decorator_list):
+                problems.append(f"{p.relative_to(LIB)}: {name}: no type for {', '.join(lacks)}")
+            if "." not in name and not ast.get_docstring(f):
+                problems.append(f"{p.relative_to(LIB)}: {name}: no docstring")
+    require(problems)
+
+
+def openings():
+    """A chapter opens with a cell of its title and one quoted line: the docs keep nothing else
+    of that cell."""
+    for p in CHAPTERS:
+        first = text(cells(p, "markdown")[0])
+        if not re.fullmatch(r"# [^\n]+(\n\n> [^\n]+)?", first):
+            raise Failed(f"{title(p)}: the first cell is\n{first}")
 
 
 def params():
     "A run chapter has exactly one `parameters` cell, of plain literals; the others have none."
     for p in CHAPTERS:
         if (n := len(tagged(p))) != is_run(p):
-            raise Failed(f"{p.name}: {n} cells are tagged `parameters`")
-        require(
-            f"{p.name}: {k} is no plain literal"
-            for k, s in parameters(p).items()
-            if not is_literal(s)
-        )
+            raise Failed(f"{title(p)}: {n} cells are tagged `parameters`")
+        values = parameters(p).items()
+        require(f"{title(p)}: {k} is no plain literal" for k, s in values if not is_literal(s))
 
 
-def imported(source):
-    "Modules of the package, and stars, that `source` imports."
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.startswith("seed_nb."))
-        if isinstance(node, ast.ImportFrom) and (
-            node.level or node.module.split(".")[0] == "seed_nb"
-        ):
-            module = (node.module or "").removeprefix("seed_nb").lstrip(".")
-            yield from (
-                [f"seed_nb.{module}"] if module else (f"seed_nb.{a.name}" for a in node.names)
-            )
-        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
-            yield "*"
-
-
-def order():
-    "A chapter, its cells as well as its module, imports only from earlier chapters, and nothing by star."
-    earlier, problems = set(), []
-    for p in CHAPTERS:
-        name = re.search(r"^#\| default_exp (\w+)", "\n".join(map(python, cells(p))), re.M)
-        sources = list(map(python, cells(p)))
-        if name:
-            sources.append((LIB / f"{name[1]}.py").read_text(encoding="utf-8"))
-        wrong = {m for s in sources for m in imported(s)} - earlier
-        problems += [f"{p.name} imports {m}" for m in sorted(wrong)]
-        if name:
-            earlier.add(f"seed_nb.{name[1]}")
-    require(problems)
+def is_literal(statement) -> bool:
+    "Whether the right side of this assignment is a plain literal."
+    try:
+        ast.literal_eval(statement.value)
+    except (ValueError, AttributeError):
+        return False
+    return True
 
 
 def ruff():
-    "No undefined and no redefined names: a module must not lean on what only its notebook knows."
-    sh(BIN / "ruff", "check", "--isolated", "--no-cache", "--select", "F821,F811", "seed_nb", "nbs")
+    "The lint rules of pyproject.toml, and its format."
+    places = "nbs", "tools", "setup.py"
+    sh(BIN / "ruff", "check", "--no-cache", *places)
+    sh(BIN / "ruff", "format", "--check", "--no-cache", *places)
 
 
-def unsafe(node):
+def unsafe(node) -> list[str]:
     "Words for what is unsafe about this node of a syntax tree, if anything."
     if isinstance(node, (ast.Import, ast.ImportFrom)):
-        names = {a.name.split(".")[0] for a in node.names} | {
-            (getattr(node, "module", "") or "").split(".")[0]
-        }
+        names = {a.name.split(".")[0] for a in node.names}
+        names |= {(getattr(node, "module", "") or "").split(".")[0]}
         return sorted(names & {"pickle", "dill", "cloudpickle", "shelve", "marshal"})
     if not isinstance(node, ast.Call):
         return []
@@ -221,35 +285,40 @@ def unsafe(node):
         return [name]
     if name == "torch.load" and given.get("weights_only") != "True":
         return ["torch.load of any object"]
-    bad = {"trust_remote_code": "True", "shell": "True", "allow_pickle": "True", "strict": "False"}
-    return [
-        f"{k}={v}"
-        for k, v in given.items()
-        if bad.get(k) == v and not (k == "strict" and name == "zip")
+    bad = dict(trust_remote_code="True", shell="True", allow_pickle="True", strict="False")
+    wrong = [
+        k for k, v in given.items() if bad.get(k) == v and not (k == "strict" and name == "zip")
     ]
+    return [f"{k}={bad[k]}" for k in wrong]
 
 
 def security():
-    "Nothing unpickles, evaluates text, runs a shell or foreign code, or loads weights that do not fit."
-    require(
-        f"{p.name}:{node.lineno}: {what}"
+    """Nothing unpickles, evaluates text, runs a shell or foreign code, or loads weights that do
+    not fit."""
+    found = (
+        (p, node.lineno, what)
         for p in MODULES
         for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))
         if (what := ", ".join(unsafe(node)))
     )
+    require(f"{p.relative_to(LIB)}:{line}: {what}" for p, line, what in found)
+
+
+# ---- what is built from them ----
 
 
 def docs():
     "The documentation site builds, with a page for every chapter."
     with copy() as tree:
         sh(sys.executable, "tools/docs.py", cwd=tree)
-        pages = {p.stem for p in (tree / "_docs").glob("*.html")}
-        missing = [p.stem for p in CHAPTERS if re.sub(r"^\d+[a-z]*_", "", p.stem) not in pages]
-        require(f"no page for {m}" for m in missing)
+        pages = {p.relative_to(tree / "_docs").as_posix() for p in (tree / "_docs").rglob("*.html")}
+        wanted = (re.sub(r"(^|/)\d+[a-z]*_", r"\1", title(p)) for p in CHAPTERS)
+        require(f"no page {name}.html" for name in wanted if f"{name}.html" not in pages)
 
 
 def wheel():
-    "The wheel holds every file of the package, and works where neither the repo nor its settings are."
+    """The wheel holds every file of the package, and works where neither the repo nor its
+    settings are."""
     with copy() as tree, TemporaryDirectory() as tmp:
         site = Path(tmp) / "site"
         sh(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp, tree)
@@ -259,16 +328,15 @@ def wheel():
             p.relative_to(tree).as_posix() for p in (tree / "seed_nb").rglob("*") if p.is_file()
         ]
         require(f"not in the wheel: {f}" for f in files if f not in shipped)
+        require(["no NOTICE in the wheel"] * (not any(f.endswith("/NOTICE") for f in shipped)))
         sh(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, whl)
-        modules = ", ".join(f"seed_nb.{p.stem}" for p in MODULES if p.stem != "__init__")
-        sh(
-            sys.executable,
-            "-c",
-            f"import {modules}; assert seed_nb.__file__.startswith({str(site)!r})",
-            cwd=tmp,
-            PYTHONPATH=str(site),
-        )
+        modules = ", ".join(".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES)
+        code = f"import {modules}; assert seed_nb.__file__.startswith({str(site)!r})"
+        sh(sys.executable, "-c", code, cwd=tmp, PYTHONPATH=str(site))
         sh(site / "bin/seed-nb", "--help", cwd=tmp, PYTHONPATH=str(site))
+
+
+# ---- the chapters run ----
 
 
 def run_cells(path):
@@ -278,23 +346,16 @@ def run_cells(path):
     sh(BIN / "nbdev_test", "--path", path)
 
 
-def papermill(path, tmp, ok=True, **kw):
+def papermill(path, tmp, ok=True, **kw) -> str:
     "Run the chapter at `path` in the folder `tmp` with the parameters in `kw`."
     values = [a for k, v in kw.items() for a in ("-p", k, v)]
-    return sh(
-        BIN / "papermill",
-        path,
-        f"{tmp}/out.ipynb",
-        "--no-progress-bar",
-        *values,
-        cwd=tmp,
-        ok=ok,
-        PYTHONPATH=str(ROOT),
-    )
+    command = BIN / "papermill", path, f"{tmp}/out.ipynb", "--no-progress-bar", *values
+    return sh(*command, cwd=tmp, ok=ok, PYTHONPATH=str(ROOT))
 
 
-def toy(path, tmp, **kw):
-    "The smallest parameters for the run chapter at `path`: of those we would like, the ones it has."
+def toy(path, tmp, **kw) -> dict:
+    """The smallest parameters for the run chapter at `path`: of those we would like, the ones it
+    has."""
     has = parameters(path)
     steps = {k: 2 for k in has if k == "steps" or k.endswith("_steps")}
     want = {"preset": "toy", "out_dir": f"{tmp}/out", **steps, **kw}
@@ -318,19 +379,20 @@ def unknown(path):
 # ---- the driver ----
 
 
-def all_checks():
+def all_checks() -> list[tuple]:
     "Pairs of name and function, cheap ones first."
-    whole = clean, export, readme, size, params, order, ruff, security, docs, wheel
-    checks = [(f.__name__, f) for f in whole]
-    checks += [(f"cells {p.stem}", lambda p=p: run_cells(p)) for p in CHAPTERS]
+    step, built = (clean, export, readme, size), (docs, wheel)
+    rules = (within_folders, engine_alone, models_alone, no_circle, light, names, hints, openings)
+    checks = [(f.__name__, f) for f in (*step, *rules, params, ruff, security, *built)]
+    checks += [(f"cells {title(p)}", lambda p=p: run_cells(p)) for p in CHAPTERS]
     for p in filter(is_run, CHAPTERS):
         counts = (1, 2) if "n_proc" in parameters(p) else (1,)
-        checks += [(f"smoke {p.stem} n_proc={n}", lambda p=p, n=n: smoke(p, n)) for n in counts]
-        checks.append((f"unknown {p.stem}", lambda p=p: unknown(p)))
+        checks += [(f"smoke {title(p)} n_proc={n}", lambda p=p, n=n: smoke(p, n)) for n in counts]
+        checks.append((f"unknown {title(p)}", lambda p=p: unknown(p)))
     return checks
 
 
-def outcome(check):
+def outcome(check) -> tuple:
     "(status, seconds, why) of one check."
     start = time.time()
     status, why = "ok", ""
@@ -343,18 +405,25 @@ def outcome(check):
     return status, time.time() - start, why
 
 
+def report(name, status, seconds, why):
+    "Print the line of a check, and below it what failed."
+    print(f"{status:8}{seconds:6.1f} s  {name}", flush=True)
+    if why:
+        print("\n".join("    " + line for line in why.splitlines()[-40:]), flush=True)
+
+
 def main(words):
-    checks = [(name, f) for name, f in all_checks() if not words or set(words) & set(name.split())]
+    checks = [(name, f) for name, f in all_checks() if all(w in name for w in words)]
     if not checks:
-        sys.exit(f"no check has any of {words} in its name")
-    count = dict.fromkeys(["ok", "FAILED", "skipped"], 0)
+        sys.exit(f"no check has all of {words} in its name")
+    count, times = dict.fromkeys(["ok", "FAILED", "skipped"], 0), {}
     with ThreadPoolExecutor(min(2, os.cpu_count())) as pool:
         for name, result in [(name, pool.submit(outcome, f)) for name, f in checks]:
             status, seconds, why = result.result()
-            count[status] += 1
-            print(f"{status:8}{seconds:6.1f} s  {name}", flush=True)
-            if why:
-                print("\n".join("    " + line for line in why.splitlines()[-40:]), flush=True)
+            count[status], times[name] = count[status] + 1, seconds
+            report(name, status, seconds, why)
+    slow = sorted(times, key=times.get, reverse=True)[:10]
+    print("the slowest: " + ", ".join(f"{name} {times[name]:.0f} s" for name in slow))
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     print(f"{count['ok']} passed, {count['FAILED']} failed{skipped}")
     sys.exit(count["FAILED"] > 0)

@@ -1,8 +1,12 @@
 """Build the documentation site in `_docs/` without Quarto: `python tools/docs.py`
 
-nbdev fills `_proc/` with a Quarto project, smalldocs renders it. Where Quarto is, `nbdev_docs` does the same."""
+nbdev fills `_proc/` with a Quarto project, smalldocs renders it. Where Quarto is, `nbdev_docs`
+does the same."""
 
-import re, shutil, subprocess, sys
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from nbdev.config import get_config
@@ -11,19 +15,27 @@ from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
 
 
-def rename_pages(proc, site):
-    "Name each page of `proc` as nbdev's links do, without its number, and make links to `site` relative."
-    pages = sorted(proc.glob("*.ipynb"))
+def new_name(page: Path) -> str:
+    "The name by which nbdev's links call a page: without its number."
+    return _nbpath2html(page).stem + ".ipynb"
+
+
+def rename_pages(proc: Path, site: str):
+    "Name each page of `proc` as nbdev's links do, and make links to `site` relative."
+    pages = sorted(proc.rglob("*.ipynb"))
     for file in [*pages, proc / "sidebar.yml"]:
-        text = file.read_text(encoding="utf-8").replace(f"{site}/", "")
-        text = re.sub(r"output-file: [\w.]+\\n", "", text)  # the new names say it
+        up = "../" * (len(file.relative_to(proc).parts) - 1)
+        text = file.read_text(encoding="utf-8").replace(f"{site}/", up)
+        text = re.sub(r"output-file: [\w./]+\\n", "", text)  # the new names say it
         for page in pages:  # but a command names the chapter as it is in nbs/
-            text = re.sub(
-                rf"(?<!nbs/){re.escape(page.name)}", _nbpath2html(page).stem + ".ipynb", text
-            )
+            old = re.escape(page.name)
+            text = re.sub(rf"(?<!nbs/)(?<!engine/)(?<!emoji/)(?<!scale/)\b{old}", new_name(page), text)
+            if page.parent != proc:
+                folder = page.parent.name
+                text = re.sub(rf"(?<!nbs/)\b{folder}/{old}", f"{folder}/{new_name(page)}", text)
         file.write_text(text, encoding="utf-8")
     for page in pages:
-        page.rename(proc / (_nbpath2html(page).stem + ".ipynb"))
+        page.rename(page.with_name(new_name(page)))
 
 
 def main():

@@ -1,6 +1,10 @@
-"""Write README.md from nbs/index.ipynb: `python tools/readme.py`. Pictures and links work from the repo's root."""
+"""Write README.md from nbs/index.ipynb: `python tools/readme.py`.
 
-import base64, json, re
+Pictures and links work from the repo's root."""
+
+import base64
+import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -9,7 +13,8 @@ NO_SOURCE = re.compile(r"^#\|\s*echo:\s*false\b", re.M)
 
 
 def from_root(text):
-    "Put nbs/ before every relative link and picture of `text`, and size pictures in a way GitHub knows."
+    """Put nbs/ before every relative link and picture of `text`, and size pictures in a way
+    GitHub knows."""
     relative = r"(?!\w+:|#|/|nbs/)"
     text = re.sub(rf'(\]\(|\bsrc="|\bhref="){relative}', r"\1nbs/", text)
     return re.sub(

@@ -1,8 +1,13 @@
-"""Run notebooks in a real kernel and keep their outputs in place: `python tools/run_nb.py nbs/02_vq.ipynb ...`
+"""Run notebooks in a real kernel and keep their outputs in place: `python tools/run_nb.py
+nbs/02_vq.ipynb ...`
 
-A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is. Run chapters really run."""
+A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is. Run chapters
+really run."""
 
-import os, re, sys, time
+import os
+import re
+import sys
+import time
 from pathlib import Path
 
 import nbformat

@@ -9,18 +9,35 @@ __all__ = ['clip_tokenizer', 'opt_texts', 'opt_tokenizer', 'build_vae', 'build_t
 # %% ../../nbs/emoji/06_builders.ipynb #n002
 import json
 import random
+from collections.abc import Sequence
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import (
+    ByteLevelBPETokenizer,
+    Regex,
+    Tokenizer,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+from tokenizers import models as token_models
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from .questions import QUESTION_KINDS, edits, question
-from .scenes import random_scene
+from .scenes import Scene, random_scene
 from .wording import WORLD_WORDS, caption
 
 # %% ../../nbs/emoji/06_builders.ipynb #n003
-def clip_tokenizer(words=WORLD_WORDS, length: int = 32):
+def clip_tokenizer(words: Sequence[str] = WORLD_WORDS, length: int = 32) -> CLIPTokenizer:
     "A `CLIPTokenizer` in which each of `words` is one token."
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    bpe = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    bpe = Tokenizer(token_models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -45,7 +62,7 @@ def clip_tokenizer(words=WORLD_WORDS, length: int = 32):
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n005
-def opt_texts(scenes, rng: random.Random) -> list[str]:
+def opt_texts(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
     "One text a scene: a caption, a request, an edit and its result, or mostly a caption and four questions about it."
 
     def text(scene):
@@ -63,11 +80,8 @@ def opt_texts(scenes, rng: random.Random) -> list[str]:
     return [text(s) for s in scenes]
 
 # %% ../../nbs/emoji/06_builders.ipynb #n006
-def opt_tokenizer(n_words: int = 1400):
+def opt_tokenizer(n_words: int = 1400) -> PreTrainedTokenizerFast:
     "A byte-level BPE tokenizer like OPT's, `<s> </s> <pad>`, in which the words of the world are single tokens."
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
     bpe, rng = ByteLevelBPETokenizer(), random.Random(0)
     lines = [f" {w} {w}" for w in WORLD_WORDS] * 3 + opt_texts(
         [random_scene(rng) for _ in range(2000)], rng
@@ -84,10 +98,8 @@ def opt_tokenizer(n_words: int = 1400):
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n008
-def build_vae(channels=(16, 32, 64, 64), latent: int = 16):
+def build_vae(channels: Sequence[int] = (16, 32, 64, 64), latent: int = 16) -> AutoencoderKL:
     "An `AutoencoderKL` with one latent for each 8 x 8 pixels."
-    from diffusers import AutoencoderKL
-
     n = len(channels)
     return AutoencoderKL(
         block_out_channels=channels,
@@ -101,10 +113,10 @@ def build_vae(channels=(16, 32, 64, 64), latent: int = 16):
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n009
-def build_text_encoder(n_words: int, width: int = 160, layers: int = 3, length: int = 32):
+def build_text_encoder(
+    n_words: int, width: int = 160, layers: int = 3, length: int = 32
+) -> CLIPTextModel:
     "A small `CLIPTextModel`."
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=n_words,
@@ -121,10 +133,10 @@ def build_text_encoder(n_words: int, width: int = 160, layers: int = 3, length: 
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n010
-def build_unet(cross: int = 160, channels=(80, 112), latent: int = 16):
+def build_unet(
+    cross: int = 160, channels: Sequence[int] = (80, 112), latent: int = 16
+) -> UNet2DConditionModel:
     "A small `UNet2DConditionModel` on 8 x 8 latents."
-    from diffusers import UNet2DConditionModel
-
     n = len(channels)
     return UNet2DConditionModel(
         sample_size=8,
@@ -140,10 +152,8 @@ def build_unet(cross: int = 160, channels=(80, 112), latent: int = 16):
     )
 
 
-def build_scheduler():
+def build_scheduler() -> DDIMScheduler:
     "The noise schedule: cosine, velocity prediction, deterministic DDIM sampling."
-    from diffusers import DDIMScheduler
-
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
@@ -155,10 +165,10 @@ def build_scheduler():
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n011
-def build_opt(n_words: int, width: int = 256, layers: int = 4, heads: int = 8, length: int = 192):
-    "A small `OPTForCausalLM`."
-    from transformers import OPTConfig, OPTForCausalLM
-
+def build_opt(
+    n_words: int, width: int = 256, layers: int = 4, heads: int = 8, length: int = 192
+) -> OPTForCausalLM:
+    "A small `OPTForCausalLM` with `length` positions."
     return OPTForCausalLM._from_config(
         OPTConfig(
             vocab_size=n_words,

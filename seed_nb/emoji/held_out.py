@@ -8,6 +8,7 @@ __all__ = ['UNSEEN_PAIRS', 'SPLITS', 'HELD_OUT', 'has_unseen', 'minimal_group', 
 
 # %% ../../nbs/emoji/03_held_out.ipynb #n002
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _distinct(make, n: int, seed: str) -> list[Scene]:
     return list(out)
 
 # %% ../../nbs/emoji/03_held_out.ipynb #c036
-def minimal_group(rng: random.Random, names=EMOJI) -> list[Scene]:
+def minimal_group(rng: random.Random, names: Sequence[str] = EMOJI) -> list[Scene]:
     "Four scenes that differ from the first in the background, in one thing, and in who stands where."
     base = random_scene(rng, names, n=rng.randint(2, 4))
     a, b = rng.sample(base.things, 2)
@@ -62,7 +63,7 @@ def minimal_group(rng: random.Random, names=EMOJI) -> list[Scene]:
     return [base, ground, swapped, traded]
 
 
-def renamed(scene: Scene, rng: random.Random, names=EMOJI) -> Scene:
+def renamed(scene: Scene, rng: random.Random, names: Sequence[str] = EMOJI) -> Scene:
     "`scene` with other things, of the same sizes at the same places."
     new = rng.sample(names, len(scene.things))
     return make_scene(

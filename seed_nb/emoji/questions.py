@@ -7,6 +7,7 @@ __all__ = ['QUESTION_KINDS', 'neighbour', 'question', 'questions', 'edits']
 
 # %% ../../nbs/emoji/02_questions.ipynb #n002
 import random
+from collections.abc import Sequence
 
 from .scenes import BACKGROUNDS, EMOJI, PLACES, Scene, Thing, make_scene
 
@@ -30,7 +31,9 @@ def neighbour(scene: Scene, thing: Thing, relation: str) -> str:
 QUESTION_KINDS = ("relation", "count", "exists", "background", "where", "size", "what")
 
 
-def question(scene: Scene, kind: str, rng: random.Random, names=EMOJI) -> tuple[str, str]:
+def question(
+    scene: Scene, kind: str, rng: random.Random, names: Sequence[str] = EMOJI
+) -> tuple[str, str]:
     "One `(question, answer)` about `scene`, of one of the `QUESTION_KINDS`."
     t = rng.choice(scene.things)
     if kind == "relation":
@@ -57,7 +60,7 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     return [question(scene, kind, rng) for kind in QUESTION_KINDS]
 
 # %% ../../nbs/emoji/02_questions.ipynb #c027
-def edits(scene: Scene, rng: random.Random, names=EMOJI) -> tuple[str, Scene]:
+def edits(scene: Scene, rng: random.Random, names: Sequence[str] = EMOJI) -> tuple[str, Scene]:
     "A random `(instruction, edited scene)`: new background, another emoji, another size, or one thing less."
     t = rng.choice(scene.things)
     rest = [u for u in scene.things if u != t]

@@ -10,6 +10,7 @@ __all__ = ['CODE_POINTS', 'EMOJI', 'UNSEEN_EMOJI', 'BACKGROUNDS', 'PLACES', 'SIZ
 import io
 import random
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,16 +105,16 @@ class Scene:
     background: str
     things: tuple
 
-    def at(self, place: int):
+    def at(self, place: int) -> Thing | None:
         "The `Thing` at `place`, or `None`."
         return next((t for t in self.things if t.place == place), None)
 
-    def find(self, name: str):
+    def find(self, name: str) -> Thing | None:
         "The `Thing` called `name`, or `None`."
         return next((t for t in self.things if t.name == name), None)
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c012
-def make_scene(background: str, things) -> Scene:
+def make_scene(background: str, things: Iterable[Thing]) -> Scene:
     "A checked `Scene`; raises `SeedError` when a word is unknown, a place is taken twice or a name comes twice."
     things = tuple(sorted(things))
     if background not in BACKGROUNDS:
@@ -130,7 +131,7 @@ def make_scene(background: str, things) -> Scene:
     return Scene(background, things)
 
 
-def random_scene(rng: random.Random, names=EMOJI, n: int | None = None) -> Scene:
+def random_scene(rng: random.Random, names: Sequence[str] = EMOJI, n: int | None = None) -> Scene:
     "A scene of `n` (else 1-4, all equally likely) different emoji of `names`."
     n = n or rng.randint(1, 4)
     places, words = rng.sample(range(4), n), rng.sample(names, n)
@@ -157,7 +158,7 @@ def sprite(name: str, size: str) -> np.ndarray:
     )
 
 
-def draw(scenes) -> torch.Tensor:
+def draw(scenes: Sequence[Scene]) -> torch.Tensor:
     "The pictures of `scenes` as uint8 `(b, 3, 64, 64)`."
     out = np.empty((len(scenes), SIDE, SIDE, 3), dtype=np.uint8)
     for canvas, scene in zip(out, scenes):
@@ -176,7 +177,9 @@ def picture(scene: Scene) -> Image.Image:
     return Image.fromarray(draw([scene])[0].permute(1, 2, 0).numpy())
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c018
-def picture_grid(pictures, titles, cols: int = 4, scale: float = 2.3):
+def picture_grid(
+    pictures: Sequence, titles: Sequence[str], cols: int = 4, scale: float = 2.3
+) -> None:
     "Show `pictures` in a grid, each under its wrapped title."
     import matplotlib.pyplot as plt
 

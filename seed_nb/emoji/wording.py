@@ -8,6 +8,7 @@ __all__ = ['WORLD_WORDS', 'captions', 'caption', 'parse', 'bert_tokenizer']
 # %% ../../nbs/emoji/01_wording.ipynb #n002
 import random
 import re
+from collections.abc import Sequence
 
 from transformers import BertTokenizer
 
@@ -18,7 +19,7 @@ def _phrase(t: Thing) -> str:
     return f"a {t.size} {t.name} {PLACES[t.place]}"
 
 
-def captions(scene: Scene, order=None) -> list[str]:
+def captions(scene: Scene, order: Sequence[int] | None = None) -> list[str]:
     "All wordings of `scene`, the canonical one first; `order` permutes the things of the others."
     said = [scene.things[i] for i in order] if order else list(scene.things)
     things, shuffled = ", ".join(map(_phrase, scene.things)), ", ".join(map(_phrase, said))
@@ -59,7 +60,7 @@ answer yes no nothing make swap for remove , . : ? 1 2 3 4"""
 WORLD_WORDS = [*CODE_POINTS, *BACKGROUNDS, *SIZES, *" ".join(PLACES).split(), *_MORE.split()]
 
 # %% ../../nbs/emoji/01_wording.ipynb #n006
-def bert_tokenizer(words=WORLD_WORDS):
+def bert_tokenizer(words: Sequence[str] = WORLD_WORDS) -> BertTokenizer:
     "A `BertTokenizer` over `words`; other words are spelt letter by letter."
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     pieces = [

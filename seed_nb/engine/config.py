@@ -10,13 +10,14 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 # %% ../../nbs/engine/00_config.ipynb #c005
 class SeedError(ValueError):
-    "Something the user can put right: one line that names the file or the field"
+    "An error that the user can put right: one line that names the file or the field."
 
 # %% ../../nbs/engine/00_config.ipynb #c007
 def _tuples(x):
@@ -24,7 +25,7 @@ def _tuples(x):
 
 
 def _as(kind, value, where):
-    "`value` as a `kind`, or a `SeedError` naming the field `where`"
+    "`value` as a `kind`, or a `SeedError` naming the field `where`."
     kinds = (
         typing.get_args(kind)
         if typing.get_origin(kind) in (typing.Union, types.UnionType)
@@ -46,7 +47,7 @@ def _as(kind, value, where):
 # %% ../../nbs/engine/00_config.ipynb #c009
 @dataclass(frozen=True)
 class Config:
-    "Base of the frozen configs: named presets, checked fields, json"
+    "Base of the frozen configs: named presets, checked fields, JSON."
 
     presets: ClassVar[dict] = {}
 
@@ -59,8 +60,8 @@ class Config:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls, d):
-        "A config from the dict `d`; an unknown or a missing key is an error"
+    def from_dict(cls, d: dict) -> typing.Self:
+        "A config from the dict `d`; an unknown or a missing key is a `SeedError`."
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := [str(k) for k in d if k not in names]:
             raise SeedError(
@@ -72,28 +73,29 @@ class Config:
             raise SeedError(f"{cls.__name__}: {e}") from e
 
     @classmethod
-    def preset(cls, name, **overrides):
-        "The preset called `name`, with some fields overridden"
+    def preset(cls, name: str, **overrides) -> typing.Self:
+        "The preset called `name`, with some fields overridden; `SeedError` if there is none."
         if name not in cls.presets:
             known = ", ".join(cls.presets) or "none"
             raise SeedError(f"{cls.__name__} has no preset {name!r}; it has {known}")
         return cls.from_dict({**cls.presets[name], **overrides})
 
-    def replace(self, **kw):
-        "A copy with some fields changed, checked like the original"
+    def replace(self, **kw) -> typing.Self:
+        "A copy with some fields changed, checked like the original."
         return self.from_dict({**self._fields(), **kw})
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
+        "The fields as plain values; configs inside become dicts."
         return dataclasses.asdict(self)
 
-    def save(self, path):
-        "Write the fields to `path` as json"
+    def save(self, path: str | Path) -> None:
+        "Write the fields to `path` as JSON."
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def load(cls, path):
-        "The config that `save` wrote to `path`"
+    def load(cls, path: str | Path) -> typing.Self:
+        "The config that `save` wrote to `path`; `SeedError` names the file and what is wrong."
         try:
             d = json.loads(Path(path).read_text())
         except OSError as e:
@@ -108,8 +110,8 @@ class Config:
             raise SeedError(f"{path}: {e}") from e
 
 # %% ../../nbs/engine/00_config.ipynb #c013
-def complaint(f, *args, **kw):
-    "The line of the `SeedError` that `f(*args, **kw)` must raise; the tests of the chapters use it"
+def complaint(f: Callable, *args, **kw) -> str:
+    "The line of the `SeedError` that `f(*args, **kw)` must raise; the tests of the chapters use it."
     try:
         f(*args, **kw)
     except SeedError as e:
