@@ -7,7 +7,7 @@ READY := .venv/ready
 env: $(READY)
 
 # the stamp is written last: an installation that broke off is taken up again
-$(READY): constraints.txt settings.ini setup.py
+$(READY): constraints.txt settings.ini setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -23,8 +23,9 @@ demo: $(READY)
 	@echo "executed notebook: $(CURDIR)/runs/06.ipynb"
 	@echo "pictures:          $(CURDIR)/runs/06"
 
+# all tests, or those that have every word of ONLY in their name: make test ONLY="cells 02_vq"
 test: $(READY)
-	$(BIN)/python tools/check.py
+	$(BIN)/python tools/check.py $(ONLY)
 
 docs: $(READY)
 	$(BIN)/python tools/docs.py

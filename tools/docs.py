@@ -28,11 +28,9 @@ def rename_pages(proc: Path, site: str):
         text = file.read_text(encoding="utf-8").replace(f"{site}/", up)
         text = re.sub(r"output-file: [\w./]+\\n", "", text)  # the new names say it
         for page in pages:  # but a command names the chapter as it is in nbs/
-            old = re.escape(page.name)
-            text = re.sub(rf"(?<!nbs/)(?<!engine/)(?<!emoji/)(?<!scale/)\b{old}", new_name(page), text)
-            if page.parent != proc:
-                folder = page.parent.name
-                text = re.sub(rf"(?<!nbs/)\b{folder}/{old}", f"{folder}/{new_name(page)}", text)
+            old = page.relative_to(proc).as_posix()
+            new = page.relative_to(proc).with_name(new_name(page)).as_posix()
+            text = re.sub(rf"(?<![\w/.]){re.escape(old)}", new, text)
         file.write_text(text, encoding="utf-8")
     for page in pages:
         page.rename(page.with_name(new_name(page)))

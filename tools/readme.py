@@ -24,10 +24,8 @@ def from_root(text):
 
 def show_output(out, name):
     "One output as markdown; a picture goes to nbs/images/`name`."
-    if out["output_type"] == "stream":
-        data = {"text/plain": out["text"]}
-    else:
-        data = out.get("data", {})
+    is_stream = out["output_type"] == "stream"
+    data = {"text/plain": out["text"]} if is_stream else out.get("data", {})
     if "image/png" in data:
         IMAGES.mkdir(exist_ok=True)
         (IMAGES / name).write_bytes(base64.b64decode("".join(data["image/png"])))

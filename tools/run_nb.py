@@ -1,5 +1,4 @@
-"""Run notebooks in a real kernel and keep their outputs in place: `python tools/run_nb.py
-nbs/02_vq.ipynb ...`
+"""Run notebooks in a real kernel and keep their outputs: `python tools/run_nb.py nbs/02_vq.ipynb`
 
 A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is. Run chapters
 really run."""
@@ -17,40 +16,33 @@ ROOT = Path(__file__).resolve().parents[1]
 eval_false = re.compile(r"^#\|\s*eval:\s*false\b", re.M)
 
 
-def run(path):
-    "Execute the notebook at `path` with the folder of the chapters as working directory."
+def run(path: Path):
+    "Execute the notebook at `path` with its own folder as working directory."
     nb = nbformat.read(path, 4)
     skipped = [c for c in nb.cells if c.cell_type == "code" and eval_false.search(c.source)]
     for c in skipped:
-        c.metadata["tags"] = c.metadata.get("tags", []) + ["skip-execution"]
-    client = NotebookClient(
-        nb,
-        timeout=None,
-        kernel_name="python3",
-        record_timing=False,
-        resources={"metadata": {"path": str(ROOT / "nbs")}},
-    )
+        c.metadata["tags"] = [*c.metadata.get("tags", []), "skip-execution"]
+    where = {"metadata": {"path": str(path.resolve().parent)}}
+    how = dict(timeout=None, kernel_name="python3", record_timing=False, resources=where)
     try:
-        client.execute()
+        NotebookClient(nb, **how).execute()
     finally:
         for c in skipped:
             c.metadata["tags"].remove("skip-execution")
             if not c.metadata["tags"]:
                 del c.metadata["tags"]
     for c in nb.cells:
-        if c.cell_type != "code":
-            continue
-        c.execution_count = None
-        # progress bars and other libraries' warnings are no part of the book
-        c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
+        if c.cell_type == "code":
+            c.execution_count = None
+            # progress bars and other libraries' warnings are no part of the book
+            c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
     nbformat.write(nb, path)
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    for path in sys.argv[1:]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    for path in map(Path, sys.argv[1:]):
         start = time.time()
         run(path)
         print(f"{path}: {time.time() - start:.1f} s")
