@@ -9,6 +9,7 @@ __all__ = ['LMEval', 'get_lm', 'f1', 'score_captions', 'majority_answers', 'scor
 # %% ../nbs/08_eval_llm.ipynb #c003
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ from typing import ClassVar
 import torch
 
 from .emoji.questions import QUESTION_KINDS, questions
-from .emoji.scenes import SIDE, draw
+from .emoji.scenes import SIDE, Scene, draw
 from .emoji.scoring import read_scenes, score_scenes
 from .emoji.source import SceneSource
 from .emoji.wording import caption, parse
@@ -24,50 +25,55 @@ from .engine.config import Config
 from .engine.files import atomic, save_json
 from .engine.images import from_pixels, to_pixels
 from .eval_tokenizer import test_scenes
-from .opt_lora import PUBLISHED, LMConfig, SeedLM
+from .opt_lora import PUBLISHED, LMConfig
+from .seed_lm import SeedLM
 
 # %% ../nbs/08_eval_llm.ipynb #c005
 @dataclass(frozen=True)
 class LMEval(Config):
-    "Which language model is measured, and on what"
+    "Which language model is measured, and on what."
 
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=8))
     model: str = "emoji-opt"  # a name or a folder, as `SeedLM.from_pretrained` takes it
     split: str = "val"
     n: int | None = None  # the first `n` scenes; None: all
     seed: int = 0  # of the questions and of the noise that drawings start from
-    published: bool = False  # ask in the words of the paper's evaluation (SEED section 4)
+    published: bool = False  # ask with the prompts of the paper's evaluation (SEED, section 4)
 
 # %% ../nbs/08_eval_llm.ipynb #c006
 def get_lm(name: str, published: bool = False) -> SeedLM:
-    """The model called `name`, on a GPU if there is one; `toy` has the same random weights every time.
+    """The model called `name`, on a GPU if there is one; `toy` always has the same random weights.
 
-    `published`: asked in the words of the paper's evaluation, "a photo of" and "Question: {} Short answer."."""
+    `published`: with the prompts of the paper's evaluation, "a photo of" and "Question: {} Short
+    answer."."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        lm = SeedLM.build(LMConfig.preset("toy")) if name == "toy" else SeedLM.from_pretrained(name)
+        toy = name == "toy"
+        lm = SeedLM.build(LMConfig.preset("toy")) if toy else SeedLM.from_pretrained(name)
     if published:
-        lm.reword(PUBLISHED)
+        lm.set_prompts(PUBLISHED)
     return lm.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 # %% ../nbs/08_eval_llm.ipynb #c008
-def f1(pairs) -> float:
-    "Micro F1 of pairs of sets: what was said, what is true."
+def f1(pairs: Iterable[tuple[set, set]]) -> float:
+    "Micro F1 of pairs of sets: what was found, what is true."
     pairs = list(pairs)
     return 2 * sum(len(a & b) for a, b in pairs) / max(1, sum(len(a) + len(b) for a, b in pairs))
 
 
-def score_captions(texts, scenes) -> dict:
+def score_captions(texts: list[str], scenes: list[Scene]) -> dict[str, float]:
     "`object_f1`, `name_f1`, `background_accuracy` and `exact` of a caption for each of `scenes`."
-    said = [parse(t) for t in texts]  # (background, set of things) each
-    both = [(things, set(s.things)) for (_, things), s in zip(said, scenes)]
+    parsed = [parse(t) for t in texts]  # (background, set of things) each
+    both = [(things, set(s.things)) for (_, things), s in zip(parsed, scenes)]
+    backgrounds = sum(b == s.background for (b, _), s in zip(parsed, scenes))
+    exact = sum(x == (s.background, set(s.things)) for x, s in zip(parsed, scenes))
     at = lambda things: {(t.place, t.name) for t in things}
     names = lambda things: {t.name for t in things}
     return dict(
         object_f1=f1((at(a), at(b)) for a, b in both),
         name_f1=f1((names(a), names(b)) for a, b in both),
-        background_accuracy=sum(b == s.background for (b, _), s in zip(said, scenes)) / len(scenes),
-        exact=sum(x == (s.background, set(s.things)) for x, s in zip(said, scenes)) / len(scenes),
+        background_accuracy=backgrounds / len(scenes),
+        exact=exact / len(scenes),
     )
 
 # %% ../nbs/08_eval_llm.ipynb #c012
@@ -79,35 +85,35 @@ def majority_answers(n: int = 1000) -> dict:
     return {kind: count.most_common(1)[0][0] for kind, count in zip(QUESTION_KINDS, answers)}
 
 
-def score_answers(answers, right, kinds) -> dict:
+def score_answers(answers: list[str], right: list[str], kinds: list[str]) -> dict:
     "`accuracy`, that of the `majority` answer, and both `by_kind`."
-    usual, tally = majority_answers(), {k: [] for k in QUESTION_KINDS}
+    commonest, hits = majority_answers(), {k: [] for k in QUESTION_KINDS}
     for a, b, kind in zip(answers, right, kinds):
-        tally[kind].append((a == b, usual[kind] == b))
-    mean = lambda rows: dict(
-        zip(("accuracy", "majority"), (sum(x) / len(rows) for x in zip(*rows)))
-    )
-    return mean(sum(tally.values(), [])) | dict(
-        by_kind={k: mean(rows) for k, rows in tally.items() if rows}
-    )
+        hits[kind].append((a == b, commonest[kind] == b))
+    names = "accuracy", "majority"
+    mean = lambda rows: dict(zip(names, (sum(x) / len(rows) for x in zip(*rows))))
+    by_kind = {k: mean(rows) for k, rows in hits.items() if rows}
+    every = [hit for rows in hits.values() for hit in rows]
+    return mean(every) | dict(by_kind=by_kind)
 
 # %% ../nbs/08_eval_llm.ipynb #c015
-def score_drawings(lm, scenes, seed: int = 0) -> dict:
+def score_drawings(lm: SeedLM, scenes: list[Scene], seed: int = 0) -> dict[str, float]:
     "How well the drawings of the captions of `scenes` show them, and how many are well-formed."
     prompts = [caption(s) for s in scenes]
     codes, free = lm.draw_codes(prompts, seed), lm.draw_codes(prompts, seed, constrained=False)
-    pixels = from_pixels(
-        to_pixels(lm.seed.decode(codes, seed=seed), SIDE)
-    )  # (b, 3, 64, 64) in [0, 1]
-    valid = ((0 <= codes) & (codes < lm.cfg.n_codes)).all(1) & (codes.shape[1] == lm.cfg.n_tokens)
+    images = lm.image_tokenizer.decode(codes, seed=seed)
+    pixels = from_pixels(to_pixels(images, SIDE))  # (b, 3, 64, 64) in [0, 1]
+    valid = ((codes >= 0) & (codes < lm.cfg.n_codes)).all(1) & (codes.shape[1] == lm.cfg.n_tokens)
     return score_scenes(read_scenes(pixels), scenes) | dict(
         valid_free=sum(span["valid"] for span in free) / len(free),
         valid_constrained=valid.float().mean().item(),
     )
 
 # %% ../nbs/08_eval_llm.ipynb #c017
-def evaluate_llm(lm, split: str = "val", n: int | None = None, seed: int = 0) -> dict:
-    "How well `lm` captions, answers and draws the first `n` scenes of `split`; all numbers are shares of 1."
+def evaluate_llm(lm: SeedLM, split: str = "val", n: int | None = None, seed: int = 0) -> dict:
+    """How well `lm` captions, answers and draws the first `n` scenes of `split`, in shares of 1.
+
+    `SeedError` if there is no such split."""
     scenes, rng = test_scenes(split, n), random.Random(f"questions {split} {seed}")
     codes = lm.encode(draw(scenes))  # (b, 32)
     asked = [qa for s in scenes for qa in questions(s, rng)]
@@ -122,13 +128,10 @@ def evaluate_llm(lm, split: str = "val", n: int | None = None, seed: int = 0) ->
     )
 
 # %% ../nbs/08_eval_llm.ipynb #c019
-def evaluate(cfg: LMEval, out_dir) -> dict:
+def evaluate(cfg: LMEval, out_dir: str | Path) -> dict:
     "Measure as `cfg` says; `out_dir` gets `llm_SPLIT.json` and the folder `drawings_SPLIT`."
-    lm, out, few = (
-        get_lm(cfg.model, cfg.published),
-        Path(out_dir),
-        test_scenes(cfg.split, cfg.n)[:8],
-    )
+    few = test_scenes(cfg.split, cfg.n)[:8]
+    lm, out = get_lm(cfg.model, cfg.published), Path(out_dir)
     result = evaluate_llm(lm, cfg.split, cfg.n, cfg.seed)
     save_json(out / f"llm_{cfg.split}.json", result)
     folder, prompts = out / f"drawings_{cfg.split}", [caption(s) for s in few]

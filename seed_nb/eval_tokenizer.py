@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TokenizerEval', 'get_tokenizer', 'test_scenes', 'retrieval', 'group_r1', 'picture_score', 'oracles',
-           'evaluate_tokenizer', 'flat', 'table', 'recall_by_query', 'by_position', 'strip', 'evaluate']
+           'evaluate_tokenizer', 'flat', 'table', 'recall_by_query', 'by_position', 'comparison_grid', 'evaluate']
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c003
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
+from .causal_qformer import recall
 from .emoji.held_out import held_out
-from .emoji.scenes import draw
+from .emoji.scenes import Scene, draw
 from .emoji.scoring import read_scenes, score_scenes
 from .emoji.wording import caption
 from .engine.config import Config, SeedError
 from .engine.files import atomic, save_json
 from .engine.images import to_pictures
 from .reverse_qformer import centred_cosine
-from .sd_alignment import draw_embeddings, text_features
 from .tokenizer import SeedTokenizer
-from .train_causal_qformer import recall
 from .vq import usage
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c006
 @dataclass(frozen=True)
 class TokenizerEval(Config):
-    "Which tokenizer is measured, and on what"
+    "Which tokenizer is measured, and on what."
 
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=16, steps=2))
     model: str = "emoji"  # a name or a folder, as `SeedTokenizer.from_pretrained` takes it
@@ -47,7 +48,7 @@ def get_tokenizer(name: str) -> SeedTokenizer:
     return tok.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_scenes(split: str, n: int | None = None) -> list:
+def test_scenes(split: str, n: int | None = None) -> list[Scene]:
     "The first `n` scenes of `split`; of `hard`, whole groups of four."
     scenes = held_out(split)
     if n is not None:
@@ -59,35 +60,42 @@ def test_scenes(split: str, n: int | None = None) -> list:
     return scenes
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c010
-def retrieval(images, texts) -> dict:
-    "Recall at 1, 5 and 10, in percent, of unit vectors `(n, p)`: pictures to texts and texts to pictures."
+def retrieval(images: torch.Tensor, texts: torch.Tensor) -> dict:
+    """Recall at 1, 5 and 10, in percent, of unit vectors `(n, p)`: pictures to texts and texts to
+    pictures."""
     similarity = images @ texts.T
     return dict(i2t=recall(similarity), t2i=recall(similarity.T))
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c012
-def group_r1(images, texts, size: int = 4) -> float:
-    "How often, in percent and over both directions, the right one is the first of the `size` in its group."
+def group_r1(images: torch.Tensor, texts: torch.Tensor, size: int = 4) -> float:
+    """How often, in percent and over both directions, the right one is the first of the `size` in
+    its group."""
     blocks = [i @ t.T for i, t in zip(images.split(size), texts.split(size))]  # (4, 4) each
     return sum(recall(m, (1,))["r1"] for b in blocks for m in (b, b.T)) / (2 * len(blocks))
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c015
-def picture_score(pictures, scenes) -> dict:
-    "How well `pictures` `(b, 3, 64, 64)` show `scenes`, as shares of 1."
+def picture_score(pictures: torch.Tensor, scenes: list[Scene]) -> dict:
+    "How well `pictures` `(b, 3, h, w)`, which are brought to 64 x 64, show `scenes`: shares of 1."
+    if pictures.shape[-2:] != (64, 64):
+        x = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
+        pictures = F.interpolate(x, (64, 64), mode="bilinear", antialias=True)
     return score_scenes(read_scenes(pictures), scenes)
 
 
-def oracles(tok, scenes, **how) -> dict:
-    "What `picture_score` can be: of the true pictures, and of those drawn from the true captions."
-    features = text_features(tok.pipe, [caption(s) for s in scenes])  # (b, n_out, out_width)
+def oracles(tok: SeedTokenizer, scenes: list[Scene], **how) -> dict:
+    """What `picture_score` can be: of the true pictures, and of those drawn from the decoder's
+    targets."""
+    truth = dict(pixels=draw(scenes), text=[caption(s) for s in scenes])
+    targets = tok.decoder.target(truth)  # (b, n_out, out_width)
     return dict(
-        real=picture_score(draw(scenes), scenes),
-        caption=picture_score(draw_embeddings(tok.pipe, features, **how), scenes),
+        real=picture_score(truth["pixels"], scenes),
+        caption=picture_score(tok.decoder.draw(targets, **how), scenes),
     )
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c017
 @torch.no_grad()
 def evaluate_tokenizer(
-    tok, split: str = "val", n: int | None = None, steps: int = 20, seed: int = 0
+    tok: SeedTokenizer, split: str = "val", n: int | None = None, steps: int = 20, seed: int = 0
 ) -> dict:
     "What `tok` keeps of the first `n` scenes of `split`, and what it could have kept."
     scenes, how = test_scenes(split, n), dict(steps=steps, seed=seed)
@@ -128,7 +136,9 @@ def table(nested: dict) -> list[str]:
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c022
 @torch.no_grad()
-def recall_by_query(tok, scenes, ks=(1, 2, 4, 8, 12, 16, 20, 24, 28, 32)) -> dict:
+def recall_by_query(
+    tok: SeedTokenizer, scenes: list[Scene], ks: tuple = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32)
+) -> dict:
     "`{k: R@1}`, pictures to captions, when the k-th query is read out instead of the last."
     embeddings, texts = tok.embed(draw(scenes)), tok.embed_text([caption(s) for s in scenes])
     return {
@@ -136,23 +146,26 @@ def recall_by_query(tok, scenes, ks=(1, 2, 4, 8, 12, 16, 20, 24, 28, 32)) -> dic
     }
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c024
-def by_position(codes, n_codes: int) -> dict:
-    "Of each position in `codes` `(b, 32)`: the share of pictures in which it `repeats` the code before, and its `perplexity`."
+def by_position(codes: torch.Tensor, n_codes: int) -> dict:
+    """Of each position in `codes` `(b, 32)`: the share of pictures in which it `repeats` the code
+    before, and its `perplexity`."""
     same = (codes[:, 1:] == codes[:, :-1]).double().mean(0)
     return dict(
         repeats=[0.0, *same.tolist()], perplexity=[usage(c, n_codes)["perplexity"] for c in codes.T]
     )
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c027
-def strip(tok, scenes, **how):
-    "A picture: those of `scenes` in a row, and below them what `tok` draws from their codes."
+def comparison_grid(tok: SeedTokenizer, scenes: list[Scene], **how) -> Image.Image:
+    "One picture: `scenes` in a row, and below them what `tok` draws from their codes."
     true = draw(scenes).float() / 255
     rows = true, tok.decode_tensor(tok.encode(true), **how)  # (b, 3, h, w) each
     return to_pictures(torch.cat([torch.cat(list(r), -1) for r in rows], -2)[None])[0]
 
 
-def evaluate(cfg: TokenizerEval, out_dir) -> dict:
-    "Measure as `cfg` says; `out_dir` gets `tokenizer_`, `queries_`, `positions_SPLIT.json` and `strip_SPLIT.png`."
+def evaluate(cfg: TokenizerEval, out_dir: str | Path) -> dict:
+    """Measure as `cfg` says.
+
+    `out_dir` gets `tokenizer_SPLIT.json`, `queries_`, `positions_` and `strip_SPLIT.png`."""
     tok, out = get_tokenizer(cfg.model), Path(out_dir)
     result = evaluate_tokenizer(tok, cfg.split, cfg.n, cfg.steps, cfg.seed)
     scenes = test_scenes(cfg.split, cfg.n)
@@ -162,5 +175,5 @@ def evaluate(cfg: TokenizerEval, out_dir) -> dict:
         out / f"positions_{cfg.split}.json", by_position(tok.encode(draw(scenes)), tok.n_codes)
     )
     with atomic(out / f"strip_{cfg.split}.png") as tmp:
-        strip(tok, scenes[:8], steps=cfg.steps, seed=cfg.seed).save(tmp, "PNG")
+        comparison_grid(tok, scenes[:8], steps=cfg.steps, seed=cfg.seed).save(tmp, "PNG")
     return result

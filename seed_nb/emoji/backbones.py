@@ -37,7 +37,7 @@ from .held_out import trainable
 from .scenes import BACKGROUNDS, EMOJI, PLACES, SIZES, Scene, random_scene
 from .source import SceneSource
 from ..engine.config import Config, SeedError
-from ..engine.files import load_tensors, save_tensors
+from ..engine.files import load_tensors, save_json, save_tensors
 from ..engine.images import to_pixels
 from ..engine.training import TrainConfig, fit, on_main, run_from_command_line
 from ..vit_features import ViTConfig, build_vit, frozen
@@ -55,7 +55,8 @@ class FullScenes(SceneSource):
 
 
 def patch_labels(scenes: Sequence[Scene], grid: int = 8) -> torch.Tensor:
-    "`(b, grid * grid, 2)`: the emoji (index into `EMOJI`, else `len(EMOJI)`) and the size (0 big, 1 small, 2 none) at each patch."
+    """`(b, grid * grid, 2)`: the emoji (index into `EMOJI`, else `len(EMOJI)`) and the size (0
+    big, 1 small, 2 none) at each patch."""
     labels = torch.tensor([len(EMOJI), len(SIZES)]).repeat(len(scenes), grid, grid, 1)
     half = grid // 2
     for label, scene in zip(labels, scenes):
@@ -69,7 +70,8 @@ def patch_labels(scenes: Sequence[Scene], grid: int = 8) -> torch.Tensor:
 
 
 class PatchNaming(nn.Module):
-    "A ViT and linear heads that are thrown away: emoji, size, row and column of each patch, background of the scene."
+    """A ViT and linear heads that are thrown away: emoji, size, row and column of each patch,
+    background of the scene."""
 
     def __init__(self, vit):
         super().__init__()
@@ -129,13 +131,16 @@ def _source(kind, cfg, rank, world, **kw):
 
 
 def save_half(model: PreTrainedModel, folder: str | Path) -> None:
-    "Write a Hugging Face `model` to `folder` as float16 safetensors; the model in memory stays as it is."
+    """Write a Hugging Face `model` to `folder` as float16 safetensors.
+
+    The model in memory stays as it is."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c009
 class VAEStage(nn.Module):
-    "Pixels -> latent -> pixels: absolute and squared error, and a little KL that keeps the latents near unit scale."
+    """Pixels -> latent -> pixels: absolute and squared error, and a little KL that keeps the
+    latents near unit scale."""
 
     def __init__(self, vae, kl: float = 1e-4):
         super().__init__()
@@ -154,7 +159,8 @@ class VAEStage(nn.Module):
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c010
 def train_vae(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
-    "Train the VAE and write it to `out_dir/vae` with the scale that gives its latents unit variance."
+    """Train the VAE and write it to `out_dir/vae` with the scale that gives its latents unit
+    variance."""
     torch.manual_seed(cfg.seed)
     stage = VAEStage(build_vae())
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_vae", log_fn)
@@ -190,9 +196,11 @@ def load_or_create(folder: str | Path, make: Callable, load: Callable):
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c019
 def token_labels(texts: Sequence[str], scenes: Sequence[Scene], offsets: Sequence) -> torch.Tensor:
-    """`(b, t, 4)`: place, name and size of the last thing that is complete at each token, and the background; the last class is `none yet`.
+    """`(b, t, 4)`: place, name and size of the last thing that is complete at each token, and
+    the background; the last class is `none yet`.
 
-    `offsets` `(b, t, 2)` are the character spans of the tokens; an empty span after the first token is the end of the text."""
+    `offsets` `(b, t, 2)` are the character spans of the tokens; an empty span after the first
+    token is the end of the text."""
     labels = torch.tensor(READ_SIZES).sub(1).repeat(len(texts), len(offsets[0]), 1)
     for label, row, text, scene in zip(labels, offsets, texts, scenes):
         end = torch.tensor([0] + [e or len(text) + 1 for _, e in row[1:]])
@@ -261,8 +269,9 @@ def train_text(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = 
 class DiffusionStage(nn.Module):
     """Velocity of the noised latent from the caption; VAE and text encoder are frozen.
 
-    Each picture is noised `draws` times; a noise level is drawn in proportion to its noise, because only there the words decide.
-    Half the captions are blurred: up to the share `blur` of their features is another caption's (conditioning augmentation)."""
+    Each picture is noised `draws` times; a noise level is drawn in proportion to its noise,
+    because only there the words decide. Half the captions are blurred: up to the share `blur`
+    of their features is another caption's (conditioning augmentation)."""
 
     frozen = ("vae", "text")
 
@@ -311,7 +320,8 @@ class DiffusionStage(nn.Module):
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c024
 def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
-    "Train the UNet on `out_dir/vae` and `out_dir/text`, and write the pipeline folder `out_dir/sd`."
+    """Train the UNet on `out_dir/vae` and `out_dir/text`, and write the pipeline folder
+    `out_dir/sd`."""
     torch.manual_seed(cfg.seed)
     out_dir = Path(out_dir)
     vae, text = (
@@ -328,6 +338,7 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
         out_dir / "sd" / "reader.safetensors",
         load_tensors(out_dir / "reader.safetensors"),
     )
+    on_main(save_json, out_dir / "sd" / "reader.json", dict(sizes=READ_SIZES, names=1))
 
 
 def pipeline(stage: DiffusionStage) -> StableDiffusionPipeline:
@@ -411,7 +422,9 @@ RECIPES = dict(
 
 
 def train(cfg: BackbonesConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
-    "Train the `cfg.parts` into `out_dir`; a part that is complete is not trained again. An unknown part is a `SeedError`."
+    """Train the `cfg.parts` into `out_dir`; a part that is complete is not trained again.
+
+    An unknown part is a `SeedError`."""
     for part in cfg.parts:
         if part not in TRAINERS:
             raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}")

@@ -14,7 +14,8 @@ from ..causal_qformer import CausalQFormer, QFormerConfig
 from ..emoji.builders import build_opt
 from ..engine.config import Config, SeedError
 from ..engine.measure import operations
-from ..tokenizer import SeedModel, TokenizerConfig, decoder_parts
+from .full_size import decoder_parts
+from ..tokenizer import SeedModel, TokenizerConfig
 from ..vit_features import ViTConfig, build_vit
 
 # %% ../../nbs/scale/03_cost.ipynb #c005
