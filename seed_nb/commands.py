@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'Result', 'STAGES', 'check_row', 'read_codes', 'make_folder', 'targets', 'write_pictures',
-           'load_image_tokenizer', 'encode_files', 'tokenize_files', 'decode_file', 'reconstruct_files',
-           'caption_files', 'ask_files', 'draw_prompts', 'export_lm', 'eval_tokenizer', 'eval_llm', 'set_field',
-           'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'open_tokenizer', 'encode_files', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files',
+           'ask_files', 'draw_prompts', 'export_lm', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config',
+           'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -18,6 +18,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+# %% ../nbs/10_commands.ipynb #n015
+if TYPE_CHECKING:
+    import torch
+
+    from seed_nb.engine.config import Config
+    from seed_nb.seed_lm import SeedLM
+    from seed_nb.tokenizer import SeedTokenizer
 
 # %% ../nbs/10_commands.ipynb #n005
 def check_row(row: object, n: int, n_codes: int, where: str) -> list[int]:
@@ -109,7 +118,7 @@ def write_pictures(pictures: Iterable, paths: Sequence[Path]) -> list[str]:
 Result = tuple[object, list[str]]  # a value for programs, lines for people
 
 
-def load_image_tokenizer(args: Namespace):
+def open_tokenizer(args: Namespace) -> "SeedTokenizer":
     "The image tokenizer that `--model` names, where and how the options say."
     import torch
 
@@ -128,7 +137,9 @@ def load_image_tokenizer(args: Namespace):
         return SeedTokenizer.from_pretrained(args.model, device, **memory, **given)
 
 
-def encode_files(coder, files: Sequence[str], chunk: int = 64, **how):
+def encode_files(
+    coder: "SeedTokenizer | SeedLM", files: Sequence[str], chunk: int = 64, **how
+) -> "torch.Tensor":
     "The codes int64 `(b, 32)` of image `files`, which are opened `chunk` at a time."
     import torch
 
@@ -138,7 +149,7 @@ def encode_files(coder, files: Sequence[str], chunk: int = 64, **how):
 
 def tokenize_files(args: Namespace) -> Result:
     "The 32 codes of each picture."
-    tok = load_image_tokenizer(args)
+    tok = open_tokenizer(args)
     rows = encode_files(tok, args.files, resample=args.resample).tolist()
     images = [dict(file=f, codes=row) for f, row in zip(args.files, rows)]
     lines = [f"{f}\t{' '.join(map(str, row))}" for f, row in zip(args.files, rows)]
@@ -155,7 +166,7 @@ def decode_file(args: Namespace) -> Result:
     "Draw pictures from the codes in a json file."
     import torch
 
-    tok = load_image_tokenizer(args)
+    tok = open_tokenizer(args)
     names, codes = read_codes(args.codes, tok.cfg.qformer.n_queries, tok.n_codes)
     return _decode_to(targets(args.out, names, [args.codes]), tok, torch.tensor(codes), args)
 
@@ -163,7 +174,7 @@ def decode_file(args: Namespace) -> Result:
 def reconstruct_files(args: Namespace) -> Result:
     "Draw each picture again from its codes."
     paths = targets(args.out, [Path(f).stem for f in args.files], args.files)
-    tok = load_image_tokenizer(args)
+    tok = open_tokenizer(args)
     codes = encode_files(tok, args.files, resample=args.resample)
     return _decode_to(paths, tok, codes, args)
 
@@ -259,7 +270,7 @@ def set_field(config: dict, assignment: str) -> None:
     config[last] = value
 
 
-def stage_config(args: Namespace):
+def stage_config(args: Namespace) -> "Config":
     "The config that a preset, the options and every `--set` make for the stage `args.stage`."
     name, config_class = STAGES[args.stage]
     kind = getattr(importlib.import_module(f"seed_nb.{name}"), config_class)

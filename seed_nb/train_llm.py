@@ -33,7 +33,7 @@ from .engine.images import from_pixels, to_pictures
 from .engine.measure import in_turn, tune_glibc_malloc
 from .engine.mixtures import open_source
 from .engine.packing import collate, pack, pop_packed_row
-from .engine.sources import LoaderConfig
+from .engine.sources import LoaderConfig, Source
 from .engine.training import TrainConfig, fit, on_main, precision, run_from_command_line
 from .opt_lora import LMConfig
 from .seed_lm import SeedLM
@@ -104,7 +104,9 @@ class LLMConfig(Config):
         return share_out(self.tasks, n, pictures=step >= self.warm_steps)
 
 # %% ../nbs/06_train_llm.ipynb #c011
-def open_data(lm, cfg, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+def open_data(
+    lm: SeedLM, cfg: LLMConfig, batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> Source:
     "The `Source` of `cfg.data`, with pictures of the size that the image tokenizer takes."
     vit = getattr(lm.image_tokenizer, "vit", None)
     where = dict(rank=rank, world=world, seed=seed, loader=cfg.loader, questions=True)
@@ -118,7 +120,9 @@ def rows_of(batch: dict, but: str = "pixels") -> list[dict]:
 
 
 @torch.no_grad()
-def encode_pool(lm, cfg, folder: str | Path, rank: int, world: int, chunk: int = 250) -> tuple:
+def encode_pool(
+    lm: SeedLM, cfg: LLMConfig, folder: str | Path, rank: int, world: int, chunk: int = 250
+) -> tuple[list[dict], torch.Tensor]:
     "This process's part of the pool: samples, and their codes (n, 32), which are kept in `folder`."
     per, source = -(-cfg.pool // world), open_data(lm, cfg, chunk, cfg.train.seed, rank, world)
     of = json.dumps([cfg.data, cfg.loader.to_dict()])
@@ -147,7 +151,9 @@ class TaskSource:
 
     min_waiting = 64  # examples that wait, at least, when a row is packed
 
-    def __init__(self, lm, cfg, out_dir, rank: int = 0, world: int = 1):
+    def __init__(
+        self, lm: SeedLM, cfg: LLMConfig, out_dir: str | Path, rank: int = 0, world: int = 1
+    ):
         self.lm, self.cfg, self.place = lm, cfg, (out_dir, rank, world)
         self.step, self.drawn, self.waiting = 0, 0, []
         self.make, self.pool = TaskMaker(cfg.tasks), None
@@ -240,7 +246,7 @@ def packing_efficiency(batch: dict) -> float:
 class LMStage(nn.Module):
     "The loss of a batch of examples, in all and by task. Only the adapter of `lm` is trained."
 
-    def __init__(self, lm, cfg):
+    def __init__(self, lm: SeedLM, cfg: LLMConfig):
         super().__init__()
         left_out = ("train", "lm", "cache", "loader")
         self.lm, self.cfg = lm, cfg
@@ -264,7 +270,7 @@ class LMStage(nn.Module):
         show_samples(self.lm, self.cfg, Path(out_dir) / f"samples/{step:07d}", n_free=8)
 
 # %% ../nbs/06_train_llm.ipynb #c023
-def forward_backward(lm, batch: dict) -> None:
+def forward_backward(lm: SeedLM, batch: dict) -> None:
     "One forward and backward pass of `lm`, in the precision of training."
     batch = {k: t.to(lm.device) for k, t in batch.items()}
     with torch.autocast(lm.device.type, torch.bfloat16, enabled=precision("auto") == "bf16"):
@@ -274,8 +280,13 @@ def forward_backward(lm, batch: dict) -> None:
 
 
 def packing_rates(
-    lm, examples: list, max_length: int = 256, rows: int = 14, length: int = 200, rounds: int = 3
-) -> dict:
+    lm: SeedLM,
+    examples: list,
+    max_length: int = 256,
+    rows: int = 14,
+    length: int = 200,
+    rounds: int = 3,
+) -> dict[str, float]:
     """Examples a second: `packed` in `rows` rows of `max_length` tokens, `padded` to `length`, or
     padded to the `longest`."""
     waiting = list(examples)
@@ -294,7 +305,7 @@ def packing_rates(
     )
 
 # %% ../nbs/06_train_llm.ipynb #c027
-def samples_to_show(lm, cfg, n: int) -> list[dict]:
+def samples_to_show(lm: SeedLM, cfg: LLMConfig, n: int) -> list[dict]:
     "`n` samples with `codes`: held out by the world of the run, if it does that, or from its data."
     source, world = None, cfg.data
     if cfg.cache:
@@ -310,7 +321,7 @@ def samples_to_show(lm, cfg, n: int) -> list[dict]:
     return [s | dict(codes=c) for s, c in zip(samples, lm.encode(torch.stack(seen)))]
 
 
-def fitting(lm, sample: dict) -> dict:
+def fitting(lm: SeedLM, sample: dict) -> dict:
     "`sample`, with an empty text or question in place of one that is too long for `lm`."
     free, text, question = lm.max_positions - 32, sample["text"], sample.get("question") or ""
     if text and len(lm.examples.draw(text)) + lm.cfg.n_tokens + 2 > lm.max_positions:
@@ -330,7 +341,9 @@ def save_pictures(folder: Path, kind: str, images: list, names: list[str]) -> li
     return files
 
 
-def show_samples(lm, cfg, folder: str | Path, n: int = 8, n_free: int = 32) -> None:
+def show_samples(
+    lm: SeedLM, cfg: LLMConfig, folder: str | Path, n: int = 8, n_free: int = 32
+) -> None:
     """Caption, ask about and draw `n` samples, and draw `n_free` without constraints.
 
     `folder` gets `samples.json`, `inputs/*.png` and `pictures/*.png`."""
@@ -357,7 +370,7 @@ def show_samples(lm, cfg, folder: str | Path, n: int = 8, n_free: int = 32) -> N
     save_json(folder / "samples.json", done)
 
 # %% ../nbs/06_train_llm.ipynb #c029
-def init_codes(lm, source: TaskSource) -> None:
+def init_codes(lm: SeedLM, source: TaskSource) -> None:
     "Start the codes of `lm` from the texts of the pool, with equal values on all processes."
     lm.to(PartialState().device)  # the pool is encoded now
     samples, codes = source.open_pool()

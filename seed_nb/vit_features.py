@@ -246,14 +246,17 @@ class VisionEncoder(nn.Module):
         "That of the weights in float32, so that a copy in half precision made of them is the same."
         return fingerprint({k: _float(v) for k, v in self.model.state_dict().items()})
 
-    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        "Write an ordinary `transformers` folder; with `half`, weights in half precision."
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> str:
+        """Write an ordinary `transformers` folder; with `half`, weights in half precision.
+
+        Returns the fingerprint of the encoder that will be loaded from there."""
         state = self.model.state_dict()
         if half:
             state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
         with quiet():
-            self.model.save_pretrained(folder, state_dict=state)
+            self.model.save_pretrained(folder, state_dict=dict(state))
         self.processing.save(folder)
+        return fingerprint({k: _float(v) for k, v in state.items()})
 
 
 def _as_sequence(x: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from seed_nb.emoji.builders import (
     build_opt,
@@ -189,7 +195,7 @@ def train_decoder(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None
     on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c016
-def load_or_create(folder: str | Path, make: Callable, load: Callable):
+def load_or_create(folder: str | Path, make: Callable, load: Callable) -> PreTrainedTokenizerBase:
     "`load(folder)`; if there is no tokenizer in `folder` yet, `make()` is saved there first."
     on_main(lambda: (Path(folder) / "tokenizer.json").exists() or make().save_pretrained(folder))
     return load(folder)

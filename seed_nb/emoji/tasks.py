@@ -17,7 +17,7 @@ from .questions import QUESTION_KINDS, edits, question
 from .scenes import Scene, draw, picture
 from .wording import caption
 from ..seed_lm import Examples, SeedLM
-from ..tasks import TaskContext, register_test_samples, register_task
+from ..tasks import TaskContext, register_task, register_test_samples
 
 # %% ../../nbs/emoji/05a_tasks.ipynb #t007
 def caption_scene(sample: dict, context: TaskContext) -> tuple | None:
@@ -74,7 +74,11 @@ register_task("edit", edit_scene, picture_target=True)
 
 
 def edit(
-    lm: SeedLM, images, instructions: list[str], seed: int = 0, **generate_kwargs
+    lm: SeedLM,
+    images: list | torch.Tensor,
+    instructions: list[str],
+    seed: int = 0,
+    **generate_kwargs,
 ) -> list[Image.Image]:
     "Each of `images` edited as its instruction says, by a model that was trained on `edit`."
     pairs = zip(lm.encode(images), instructions, strict=True)

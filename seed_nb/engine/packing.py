@@ -49,7 +49,9 @@ def collate(examples: list, pad: int, length: int | None = None) -> dict:
     return pack([[e] for e in examples], pad, length)
 
 # %% ../../nbs/engine/04_packing.ipynb #c022
-def left_pad(prompts: list, pad: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
+def left_pad(
+    prompts: list, pad: int, device: torch.device | str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     "Lists of ids as left-padded `input_ids` (b, t) and their `attention_mask` (b, t)."
     t = max(map(len, prompts))
     return (

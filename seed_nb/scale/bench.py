@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -408,7 +408,7 @@ def measure_group(
 
 
 @contextlib.contextmanager
-def on_cpu():
+def on_cpu() -> Iterator[None]:
     "Inside, training steps are done on the CPU even where there is a GPU."
     before = os.environ.get("ACCELERATE_USE_CPU")
     os.environ["ACCELERATE_USE_CPU"] = "1"

@@ -6,7 +6,7 @@
 __all__ = ['BENCH_SIZES', 'GROUPS', 'SMALL', 'PROPORTIONS', 'BenchConfig', 'RandomCodes', 'BenchModels']
 
 # %% ../../nbs/scale/01_bench_models.ipynb #c002
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -97,7 +97,7 @@ class RandomCodes:
         self.n_codes, self.n_tokens = cfg.n_codes, cfg.n_tokens
         self.codebook = torch.randn(cfg.n_codes, cfg.code_dim)
 
-    def encode(self, images) -> torch.Tensor:
+    def encode(self, images: Sequence) -> torch.Tensor:
         "Codes `(b, n_tokens)` of `b` pictures."
         return torch.randint(self.n_codes, (len(images), self.n_tokens))
 
@@ -131,7 +131,7 @@ class BenchModels:
         return as_encoder(self.build(lambda: build_vit(self.vit_cfg, self.device)))
 
     @cached_property
-    def pipe(self):
+    def pipe(self) -> StableDiffusionPipeline | SimpleNamespace:
         "A diffusion pipeline with random weights; of `proportions`, the text encoder only."
         words = clip_tokenizer(length=77) if self.size in ("proportions", "paper") else None
         if self.size == "proportions":

@@ -103,7 +103,7 @@ def memory(
 ) -> float:
     """GB that `paper` or `seed2` needs to draw `batch` pictures beside `llm` parameters of an LLM.
 
-    Weights, and for the VAE, the step that needs most, four of its largest maps, `(b, 256, h, w)`."""
+    Weights, and for the VAE, which needs most, four of its largest maps, `(b, 256, h, w)`."""
     n, each, side = part_sizes(kind), 2 if half else 4, 768 if kind == "seed2" else 512
     maps = 4 * 256 * side**2 * each * (1 if slices else batch)
     vit, draw = n["vit"] * each, n["draw"] * each + maps
@@ -111,7 +111,7 @@ def memory(
 
 # %% ../../nbs/scale/00_full_size.ipynb #c007
 class Tiled(TorchDispatchMode):
-    "While it is on, random initialisers copy from one block of numbers instead of drawing new ones."
+    "While it is on, random initialisers copy from one block of numbers, instead of new ones."
 
     def __init__(self, seed: int = 0, length: int = 1_000_003):
         super().__init__()
@@ -132,7 +132,7 @@ class Tiled(TorchDispatchMode):
     def tile(
         self, x: torch.Tensor, block: torch.Tensor, scale: float, shift: float
     ) -> torch.Tensor:
-        "Fill `x` with copies of `block`, scaled and shifted; the next call goes on where this ends."
+        "Fill `x` with copies of `block`, scaled and shifted; the next call goes on from its end."
         n, flat = len(block), x.view(-1)
         block = torch.cat([block[self.at :], block[: self.at]])[: len(flat)]
         block = block.to(x.device, x.dtype).mul_(scale).add_(shift)
@@ -414,7 +414,7 @@ def measure_all(
 ) -> dict[str, dict]:
     """The rows of `full_size.json` in the folder; what was measured before in the same way is kept.
 
-    After some `minutes` no further part is begun, unless they are 0. `SeedError` for a wrong name."""
+    After some `minutes`, unless they are 0, no further part is begun. `SeedError`: a wrong name."""
     if wrong := sorted(set(names) - set(PARTS)):
         raise SeedError(f"no part {wrong[0]!r}; there are {', '.join(PARTS)}")
     kind, dtype = (
@@ -434,7 +434,8 @@ def measure_all(
             save_json(file, {k: rows[k] for k in PARTS if k in rows})
         row = rows[name]
         log_fn(
-            f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, run in {row['seconds']:7.2f} s "
-            f"({row['cpu_seconds']:6.2f} s of CPU), peak {row['peak_gb']:5.2f} GB -> {row['out']}"
+            f"{name:12}{row['parameters'] / 1e6:8.1f} M built in {row['built']:5.1f} s, "
+            f"run in {row['seconds']:7.2f} s ({row['cpu_seconds']:6.2f} s of CPU), "
+            f"peak {row['peak_gb']:5.2f} GB -> {row['out']}"
         )
     return {k: rows[k] for k in PARTS if k in rows and rows[k]["how"]["preset"] == preset}
