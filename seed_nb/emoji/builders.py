@@ -63,7 +63,8 @@ def clip_tokenizer(words: Sequence[str] = WORLD_WORDS, length: int = 32) -> CLIP
 
 # %% ../../nbs/emoji/06_builders.ipynb #n005
 def opt_texts(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
-    "One text a scene: a caption, a request, an edit and its result, or mostly a caption and four questions about it."
+    """One text a scene: a caption, a request, an edit and its result, or mostly a caption and
+    four questions about it."""
 
     def text(scene):
         words, kind = caption(scene, rng), rng.random()
@@ -81,7 +82,8 @@ def opt_texts(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
 
 # %% ../../nbs/emoji/06_builders.ipynb #n006
 def opt_tokenizer(n_words: int = 1400) -> PreTrainedTokenizerFast:
-    "A byte-level BPE tokenizer like OPT's, `<s> </s> <pad>`, in which the words of the world are single tokens."
+    """A byte-level BPE tokenizer like OPT's, `<s> </s> <pad>`, in which the words of the world
+    are single tokens."""
     bpe, rng = ByteLevelBPETokenizer(), random.Random(0)
     lines = [f" {w} {w}" for w in WORLD_WORDS] * 3 + opt_texts(
         [random_scene(rng) for _ in range(2000)], rng

@@ -9,7 +9,7 @@ __all__ = ['UNSEEN_PAIRS', 'SPLITS', 'HELD_OUT', 'has_unseen', 'minimal_group', 
 # %% ../../nbs/emoji/03_held_out.ipynb #n002
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import seed_nb
@@ -50,7 +50,7 @@ def _distinct(make, n: int, seed: str) -> list[Scene]:
 
 # %% ../../nbs/emoji/03_held_out.ipynb #c036
 def minimal_group(rng: random.Random, names: Sequence[str] = EMOJI) -> list[Scene]:
-    "Four scenes that differ from the first in the background, in one thing, and in who stands where."
+    "A scene, and three that differ in the background, in one thing, and in who stands where."
     base = random_scene(rng, names, n=rng.randint(2, 4))
     a, b = rng.sample(base.things, 2)
     rest = [t for t in base.things if t not in (a, b)]
@@ -108,7 +108,7 @@ def make_held_out(split: str) -> list[Scene]:
 HELD_OUT = Path(seed_nb.__file__).parent / "held_out"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _held_out(split: str) -> tuple:
     if split not in SPLITS:
         raise SeedError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
@@ -118,7 +118,7 @@ def _held_out(split: str) -> tuple:
 
 # %% ../../nbs/emoji/03_held_out.ipynb #c038
 def held_out(split: str) -> list[Scene]:
-    "The committed scenes of `split`: `val`, `hard` (consecutive groups of four), `unseen_pairs` or `unseen_emoji`."
+    "The committed scenes of `split`, one of `SPLITS`; `hard` is in consecutive groups of four."
     return list(_held_out(split))
 
 

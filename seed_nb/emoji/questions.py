@@ -21,7 +21,7 @@ _STEPS = {
 
 
 def neighbour(scene: Scene, thing: Thing, relation: str) -> str:
-    "The name of what is `relation` (`left of`, `right of`, `above`, `below`) `thing`, or `nothing`."
+    "The name of what is `relation` (`left of`, `above`, ...) `thing`, or `nothing`."
     place = thing.place
     inside = dict(zip(_STEPS, (place % 2 == 1, place % 2 == 0, place >= 2, place < 2)))[relation]
     other = scene.at(place + _STEPS[relation][1]) if inside else None
@@ -61,7 +61,7 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 
 # %% ../../nbs/emoji/02_questions.ipynb #c027
 def edits(scene: Scene, rng: random.Random, names: Sequence[str] = EMOJI) -> tuple[str, Scene]:
-    "A random `(instruction, edited scene)`: new background, another emoji, another size, or one thing less."
+    "A random `(instruction, edited scene)`: other background, emoji or size, or one thing less."
     t = rng.choice(scene.things)
     rest = [u for u in scene.things if u != t]
     kind = rng.choice(["background", "swap", "size"] + ["remove"] * (len(rest) > 0))

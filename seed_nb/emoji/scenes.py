@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,51 +23,54 @@ from ..engine.config import SeedError
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c005
 _SEEN = """
-abacus:1F9EE accordion:1FA97 airplane:2708 alembic:2697 ambulance:1F691 amphora:1F3FA anchor:2693 ant:1F41C
-backpack:1F392 bacon:1F953 bagel:1F96F balloon:1F388 banana:1F34C banjo:1FA95 bank:1F3E6 baseball:26BE
-basket:1F9FA bathtub:1F6C1 beans:1FAD8 bear:1F43B beaver:1F9AB bed:1F6CF beetle:1FAB2 bell:1F514 bird:1F426
-bison:1F9AC blossom:1F33C blueberries:1FAD0 boar:1F417 bomb:1F4A3 bone:1F9B4 books:1F4DA boomerang:1FA83
-bowling:1F3B3 brain:1F9E0 bread:1F35E brick:1F9F1 briefcase:1F4BC broom:1F9F9 bubbles:1FAE7 bullseye:1F3AF
-burrito:1F32F butterfly:1F98B cactus:1F335 calendar:1F4C5 camel:1F42A camera:1F4F7 camping:1F3D5 candy:1F36C
-canoe:1F6F6 carrot:1F955 castle:1F3F0 cat:1F408 chair:1FA91 cherries:1F352 chestnut:1F330 chipmunk:1F43F
-chopsticks:1F962 cinema:1F3A6 clamp:1F5DC clipboard:1F4CB cockroach:1FAB3 coconut:1F965 coin:1FA99
-comet:2604 construction:1F6A7 cooking:1F373 coral:1FAB8 cow:1F404 crab:1F980 cricket:1F997 croissant:1F950
-cupcake:1F9C1 custard:1F36E dagger:1F5E1 dango:1F361 deer:1F98C desert:1F3DC dizzy:1F4AB dodo:1F9A4
-dog:1F415 dolphin:1F42C door:1F6AA doughnut:1F369 dove:1F54A dragon:1F409 droplet:1F4A7 drum:1F941
-dumpling:1F95F dvd:1F4C0 eagle:1F985 ear:1F442 egg:1F95A eggplant:1F346 elevator:1F6D7 envelope:2709
-eye:1F441 eyes:1F440 factory:1F3ED falafel:1F9C6 feather:1FAB6 ferry:26F4 fingerprint:1FAC6
-firecracker:1F9E8 flamingo:1F9A9 flashlight:1F526 fly:1FAB0 fog:1F32B fondue:1FAD5 foot:1F9B6 fountain:26F2
-fox:1F98A frog:1F438 garlic:1F9C4 gear:2699 ghost:1F47B giraffe:1F992 gloves:1F9E4 goblin:1F47A goose:1FABF
+abacus:1F9EE accordion:1FA97 airplane:2708 alembic:2697 ambulance:1F691 amphora:1F3FA anchor:2693
+ant:1F41C backpack:1F392 bacon:1F953 bagel:1F96F balloon:1F388 banana:1F34C banjo:1FA95 bank:1F3E6
+baseball:26BE basket:1F9FA bathtub:1F6C1 beans:1FAD8 bear:1F43B beaver:1F9AB bed:1F6CF beetle:1FAB2
+bell:1F514 bird:1F426 bison:1F9AC blossom:1F33C blueberries:1FAD0 boar:1F417 bomb:1F4A3 bone:1F9B4
+books:1F4DA boomerang:1FA83 bowling:1F3B3 brain:1F9E0 bread:1F35E brick:1F9F1 briefcase:1F4BC
+broom:1F9F9 bubbles:1FAE7 bullseye:1F3AF burrito:1F32F butterfly:1F98B cactus:1F335 calendar:1F4C5
+camel:1F42A camera:1F4F7 camping:1F3D5 candy:1F36C canoe:1F6F6 carrot:1F955 castle:1F3F0 cat:1F408
+chair:1FA91 cherries:1F352 chestnut:1F330 chipmunk:1F43F chopsticks:1F962 cinema:1F3A6 clamp:1F5DC
+clipboard:1F4CB cockroach:1FAB3 coconut:1F965 coin:1FA99 comet:2604 construction:1F6A7 cooking:1F373
+coral:1FAB8 cow:1F404 crab:1F980 cricket:1F997 croissant:1F950 cupcake:1F9C1 custard:1F36E
+dagger:1F5E1 dango:1F361 deer:1F98C desert:1F3DC dizzy:1F4AB dodo:1F9A4 dog:1F415 dolphin:1F42C
+door:1F6AA doughnut:1F369 dove:1F54A dragon:1F409 droplet:1F4A7 drum:1F941 dumpling:1F95F dvd:1F4C0
+eagle:1F985 ear:1F442 egg:1F95A eggplant:1F346 elevator:1F6D7 envelope:2709 eye:1F441 eyes:1F440
+factory:1F3ED falafel:1F9C6 feather:1FAB6 ferry:26F4 fingerprint:1FAC6 firecracker:1F9E8
+flamingo:1F9A9 flashlight:1F526 fly:1FAB0 fog:1F32B fondue:1FAD5 foot:1F9B6 fountain:26F2 fox:1F98A
+frog:1F438 garlic:1F9C4 gear:2699 ghost:1F47B giraffe:1F992 gloves:1F9E4 goblin:1F47A goose:1FABF
 grapes:1F347 hamburger:1F354 hamster:1F439 handbag:1F45C handshake:1F91D harp:1FA89 headphone:1F3A7
-helicopter:1F681 herb:1F33F honeybee:1F41D hospital:1F3E5 house:1F3E0 houses:1F3D8 hut:1F6D6 hyacinth:1FABB
-ice:1F9CA jeans:1F456 joker:1F0CF joystick:1F579 kangaroo:1F998 key:1F511 kimono:1F458 kite:1FA81 knot:1FAA2
-koala:1F428 ladder:1FA9C landslide:1F6D8 laptop:1F4BB ledger:1F4D2 lion:1F981 llama:1F999 lobster:1F99E
-locomotive:1F682 lollipop:1F36D lotus:1FAB7 loudspeaker:1F4E2 luggage:1F9F3 lungs:1FAC1 magnet:1F9F2
-mammoth:1F9A3 mango:1F96D maracas:1FA87 megaphone:1F4E3 melon:1F348 memo:1F4DD metro:1F687 microbe:1F9A0
-microscope:1F52C monkey:1F412 monorail:1F69D moose:1FACE mosquito:1F99F motorcycle:1F3CD motorway:1F6E3
-mountain:26F0 mouse:1F401 mouth:1F444 mushroom:1F344 necktie:1F454 newspaper:1F4F0 nose:1F443 notebook:1F4D3
-octopus:1F419 olive:1FAD2 orangutan:1F9A7 orca:1FACD owl:1F989 oyster:1F9AA package:1F4E6 pager:1F4DF
+helicopter:1F681 herb:1F33F honeybee:1F41D hospital:1F3E5 house:1F3E0 houses:1F3D8 hut:1F6D6
+hyacinth:1FABB ice:1F9CA jeans:1F456 joker:1F0CF joystick:1F579 kangaroo:1F998 key:1F511
+kimono:1F458 kite:1FA81 knot:1FAA2 koala:1F428 ladder:1FA9C landslide:1F6D8 laptop:1F4BB
+ledger:1F4D2 lion:1F981 llama:1F999 lobster:1F99E locomotive:1F682 lollipop:1F36D lotus:1FAB7
+loudspeaker:1F4E2 luggage:1F9F3 lungs:1FAC1 magnet:1F9F2 mammoth:1F9A3 mango:1F96D maracas:1FA87
+megaphone:1F4E3 melon:1F348 memo:1F4DD metro:1F687 microbe:1F9A0 microscope:1F52C monkey:1F412
+monorail:1F69D moose:1FACE mosquito:1F99F motorcycle:1F3CD motorway:1F6E3 mountain:26F0 mouse:1F401
+mouth:1F444 mushroom:1F344 necktie:1F454 newspaper:1F4F0 nose:1F443 notebook:1F4D3 octopus:1F419
+olive:1FAD2 orangutan:1F9A7 orca:1FACD owl:1F989 oyster:1F9AA package:1F4E6 pager:1F4DF
 pancakes:1F95E panda:1F43C paperclip:1F4CE parachute:1FA82 parrot:1F99C peach:1F351 peacock:1F99A
-peanuts:1F95C pear:1F350 pen:1F58A pick:26CF pie:1F967 pill:1F48A pizza:1F355 placard:1FAA7 plunger:1FAA0
-poodle:1F429 popcorn:1F37F postbox:1F4EE pretzel:1F968 printer:1F5A8 purse:1F45B rabbit:1F407 raccoon:1F99D
-radio:1F4FB rainbow:1F308 ribbon:1F380 ring:1F48D robot:1F916 rock:1FAA8 rocket:1F680 rooster:1F413
-rose:1F339 rosette:1F3F5 sailboat:26F5 salt:1F9C2 sandwich:1F96A satellite:1F6F0 sauropod:1F995
-saxophone:1F3B7 scarf:1F9E3 school:1F3EB scorpion:1F982 scroll:1F4DC seal:1F9AD seat:1F4BA seedling:1F331
-shamrock:2618 ship:1F6A2 shortcake:1F370 shorts:1FA73 shower:1F6BF shrimp:1F990 skier:26F7 skis:1F3BF
-skull:1F480 skunk:1F9A8 sloth:1F9A5 snake:1F40D snowboarder:1F3C2 snowflake:2744 snowman:2603 soap:1F9FC
-socks:1F9E6 spaghetti:1F35D sparkle:2747 sparkles:2728 speedboat:1F6A4 spider:1F577 sponge:1F9FD star:2B50
-station:1F689 stopwatch:23F1 strawberry:1F353 sunflower:1F33B sunrise:1F305 sunset:1F307 sushi:1F363
-swan:1F9A2 tamale:1FAD4 teapot:1FAD6 telephone:260E telescope:1F52D television:1F4FA tennis:1F3BE tent:26FA
-thread:1F9F5 ticket:1F3AB tiger:1F405 toilet:1F6BD tongue:1F445 toolbox:1F9F0 tooth:1F9B7 tractor:1F69C
-train:1F686 tram:1F68A trolleybus:1F68E trombone:1FA8A trophy:1F3C6 trumpet:1F3BA tulip:1F337 turkey:1F983
-turtle:1F422 umbrella:2602 unicorn:1F984 violin:1F3BB volleyball:1F3D0 wastebasket:1F5D1 watch:231A
-watermelon:1F349 whale:1F40B wheel:1F6DE window:1FA9F wing:1FABD wolf:1F43A wood:1FAB5 worm:1FAB1
-wrench:1F527 yarn:1F9F6
+peanuts:1F95C pear:1F350 pen:1F58A pick:26CF pie:1F967 pill:1F48A pizza:1F355 placard:1FAA7
+plunger:1FAA0 poodle:1F429 popcorn:1F37F postbox:1F4EE pretzel:1F968 printer:1F5A8 purse:1F45B
+rabbit:1F407 raccoon:1F99D radio:1F4FB rainbow:1F308 ribbon:1F380 ring:1F48D robot:1F916 rock:1FAA8
+rocket:1F680 rooster:1F413 rose:1F339 rosette:1F3F5 sailboat:26F5 salt:1F9C2 sandwich:1F96A
+satellite:1F6F0 sauropod:1F995 saxophone:1F3B7 scarf:1F9E3 school:1F3EB scorpion:1F982 scroll:1F4DC
+seal:1F9AD seat:1F4BA seedling:1F331 shamrock:2618 ship:1F6A2 shortcake:1F370 shorts:1FA73
+shower:1F6BF shrimp:1F990 skier:26F7 skis:1F3BF skull:1F480 skunk:1F9A8 sloth:1F9A5 snake:1F40D
+snowboarder:1F3C2 snowflake:2744 snowman:2603 soap:1F9FC socks:1F9E6 spaghetti:1F35D sparkle:2747
+sparkles:2728 speedboat:1F6A4 spider:1F577 sponge:1F9FD star:2B50 station:1F689 stopwatch:23F1
+strawberry:1F353 sunflower:1F33B sunrise:1F305 sunset:1F307 sushi:1F363 swan:1F9A2 tamale:1FAD4
+teapot:1FAD6 telephone:260E telescope:1F52D television:1F4FA tennis:1F3BE tent:26FA thread:1F9F5
+ticket:1F3AB tiger:1F405 toilet:1F6BD tongue:1F445 toolbox:1F9F0 tooth:1F9B7 tractor:1F69C
+train:1F686 tram:1F68A trolleybus:1F68E trombone:1FA8A trophy:1F3C6 trumpet:1F3BA tulip:1F337
+turkey:1F983 turtle:1F422 umbrella:2602 unicorn:1F984 violin:1F3BB volleyball:1F3D0
+wastebasket:1F5D1 watch:231A watermelon:1F349 whale:1F40B wheel:1F6DE window:1FA9F wing:1FABD
+wolf:1F43A wood:1FAB5 worm:1FAB1 wrench:1F527 yarn:1F9F6
 """
 _UNSEEN = """
-avocado:1F951 bicycle:1F6B2 bucket:1FAA3 chicken:1F414 crown:1F451 duck:1F986 fish:1F41F gorilla:1F98D
-jar:1FAD9 locked:1F512 mirror:1FA9E onion:1F9C5 penguin:1F427 ram:1F40F scissors:2702 snail:1F40C sun:2600
-tomato:1F345 volcano:1F30B
+avocado:1F951 bicycle:1F6B2 bucket:1FAA3 chicken:1F414 crown:1F451 duck:1F986 fish:1F41F
+gorilla:1F98D jar:1FAD9 locked:1F512 mirror:1FA9E onion:1F9C5 penguin:1F427 ram:1F40F scissors:2702
+snail:1F40C sun:2600 tomato:1F345 volcano:1F30B
 """
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c007
@@ -91,7 +94,8 @@ SIDE = 64  # pixels of a picture
 # %% ../../nbs/emoji/00_scenes.ipynb #c011
 @dataclass(frozen=True, order=True)
 class Thing:
-    "One emoji of a scene: its `name`, its `size` (`big` or `small`) and its `place` (an index into `PLACES`)."
+    """One emoji of a scene: its `name`, `size` (`big` or `small`) and `place` (an index into
+    `PLACES`)."""
 
     place: int
     name: str
@@ -100,7 +104,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    "A `background` colour and 1-4 `things` in reading order; nothing else is known or needed about a picture."
+    "A `background` colour and 1-4 `things` in reading order: all there is to know of a picture."
 
     background: str
     things: tuple
@@ -115,7 +119,7 @@ class Scene:
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c012
 def make_scene(background: str, things: Iterable[Thing]) -> Scene:
-    "A checked `Scene`; raises `SeedError` when a word is unknown, a place is taken twice or a name comes twice."
+    "A checked `Scene`; `SeedError` if a word is unknown, or a place or a name comes twice."
     things = tuple(sorted(things))
     if background not in BACKGROUNDS:
         raise SeedError(f"unknown background {background!r}")
@@ -139,7 +143,7 @@ def random_scene(rng: random.Random, names: Sequence[str] = EMOJI, n: int | None
     return make_scene(rng.choice(list(BACKGROUNDS)), things)
 
 # %% ../../nbs/emoji/00_scenes.ipynb #c015
-@lru_cache(maxsize=None)
+@cache
 def sprite(name: str, size: str) -> np.ndarray:
     "The emoji `name` as float RGBA in [0, 1], `(p, p, 4)` with `p = SIZES[size]`."
     import resvg_py
@@ -184,7 +188,7 @@ def picture_grid(
     import matplotlib.pyplot as plt
 
     rows = -(-len(pictures) // cols)
-    fig, axes = plt.subplots(
+    _, axes = plt.subplots(
         rows, cols, figsize=(cols * scale, rows * scale * 1.25), dpi=70, squeeze=False
     )
     for ax in axes.flat:

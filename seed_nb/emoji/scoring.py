@@ -16,14 +16,14 @@ from .scenes import BACKGROUNDS, CODE_POINTS, SIZES, Scene, Thing, draw
 # %% ../../nbs/emoji/04_scoring.ipynb #c030
 @lru_cache(maxsize=1)
 def _templates():
-    "`(8, k, 768)` quadrants at half resolution, one row a background, and the `k` `(name, size)` they show."
+    "Quadrants `(8, k, 768)`, a row for each background, and the `k` `(name, size)` they show."
     labels = [None] + [(n, s) for n in CODE_POINTS for s in SIZES]
     scenes = [Scene(b, () if l is None else (Thing(0, *l),)) for b in BACKGROUNDS for l in labels]
     return _quadrants(draw(scenes))[:, 0].view(len(BACKGROUNDS), len(labels), -1), labels
 
 
 def _quadrants(pixels: torch.Tensor) -> torch.Tensor:
-    "uint8 or float [0, 1] `(b, 3, 64, 64)` -> `(b, 4, 768)`: the four quadrants, 2 x 2 pixels averaged."
+    "uint8 or float [0, 1] `(b, 3, 64, 64)` -> quadrants `(b, 4, 768)`, 2 x 2 pixels averaged."
     x = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     x = (
         torch.nn.functional.avg_pool2d(x, 2).unfold(2, 16, 16).unfold(3, 16, 16)
@@ -32,7 +32,7 @@ def _quadrants(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def read_scenes(pixels: torch.Tensor) -> list[Scene]:
-    "What is seen on pictures `(b, 3, 64, 64)`, uint8 or float in [0, 1]; a `Scene` may here have no things."
+    "The scenes on pictures `(b, 3, 64, 64)`, uint8 or float in [0, 1]; one may have no things."
     templates, labels = _templates()
     flat, out = templates.flatten(0, 1), []
     for part in _quadrants(pixels).split(64):
@@ -47,7 +47,10 @@ def read_scenes(pixels: torch.Tensor) -> list[Scene]:
 
 # %% ../../nbs/emoji/04_scoring.ipynb #c032
 def score_scenes(seen: list[Scene], truth: list[Scene]) -> dict:
-    "`object_accuracy` (name at place), `size_accuracy`, `background_accuracy`, `extra` (things too many per picture), `exact`."
+    """Shares of 1: `object_accuracy` (name at place), `size_accuracy`, `background_accuracy`,
+    `exact`.
+
+    `extra` is the number of things too many, a picture."""
     pairs = [(t, s.at(t.place)) for s, scene in zip(seen, truth) for t in scene.things]
     right = [u is not None and u.name == t.name for t, u in pairs]
     return dict(

@@ -33,7 +33,7 @@ def captions(scene: Scene, order: Sequence[int] | None = None) -> list[str]:
 
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    "The canonical caption of `scene`, or with `rng` a random wording with the things in random order."
+    "The canonical caption of `scene`, or with `rng` a random wording, things in random order."
     if rng is None:
         return captions(scene)[0]
     return rng.choice(captions(scene, rng.sample(range(len(scene.things)), len(scene.things))))
@@ -46,15 +46,18 @@ _GROUND = re.compile(rf"\b(?:({_COLOUR}) background|on ({_COLOUR}))\b")
 
 
 def parse(text: str) -> tuple:
-    "`(background or None, set of Thing)` as far as `text` states them; what has a name that no emoji has is stated too."
+    """`(background or None, set of Thing)` as far as `text` states them.
+
+    A thing with a name that no emoji has is among them."""
     ground = _GROUND.search(text)
     pattern = _TERSE if re.match(rf"\s*({_COLOUR}) background,", text) else _THING
     found = {Thing(PLACES.index(m["place"]), m["name"], m["size"]) for m in pattern.finditer(text)}
     return (ground and (ground[1] or ground[2])), found
 
 # %% ../../nbs/emoji/01_wording.ipynb #n005
-_MORE = """a on background what is the of above below left right things how many there where or colour generate an image photo question
-answer yes no nothing make swap for remove , . : ? 1 2 3 4"""
+_MORE = """a on background what is the of above below left right things how many there where or
+colour generate an image photo question answer yes no nothing make swap for remove
+, . : ? 1 2 3 4"""
 
 
 WORLD_WORDS = [*CODE_POINTS, *BACKGROUNDS, *SIZES, *" ".join(PLACES).split(), *_MORE.split()]

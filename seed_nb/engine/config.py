@@ -111,7 +111,9 @@ class Config:
 
 # %% ../../nbs/engine/00_config.ipynb #c013
 def complaint(f: Callable, *args, **kw) -> str:
-    "The line of the `SeedError` that `f(*args, **kw)` must raise; the tests of the chapters use it."
+    """The line of the `SeedError` that `f(*args, **kw)` must raise.
+
+    The tests of the chapters use it."""
     try:
         f(*args, **kw)
     except SeedError as e:

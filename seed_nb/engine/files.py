@@ -68,13 +68,13 @@ def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
         raise SeedError(f"damaged file {path}: {e}") from e
 
 
-def save_json(path: str | Path, value) -> None:
+def save_json(path: str | Path, value: object) -> None:
     "Write `value` as JSON to `path`, atomically."
     with atomic(path) as tmp:
         tmp.write_text(json.dumps(value, indent=1))
 
 
-def load_json(path: str | Path):
+def load_json(path: str | Path) -> object:
     "Read JSON from `path`; `SeedError` naming it when it is missing or damaged."
     try:
         return json.loads(Path(path).read_text())
@@ -98,7 +98,7 @@ def load_state(
 
 
 def check_shapes(own: dict, shapes: dict, where: str | Path) -> None:
-    "`SeedError` unless the tensors `own` have just the names and `shapes` of those stored in `where`."
+    "A `SeedError` unless the tensors `own` have the names and `shapes` of those stored in `where`."
     for what, names in (("lacks", own.keys() - shapes), ("has unknown", shapes.keys() - own)):
         if names:
             raise SeedError(f"{where} {what} {len(names)} tensors: {', '.join(sorted(names)[:3])}")
