@@ -34,7 +34,7 @@ def between(kind: type, low: float, high: float) -> Callable[[str], float]:
 
 
 def add(
-    parsers: "argparse._SubParsersAction", name: str, run: Callable, *words: tuple, **options: dict
+    parsers: argparse._SubParsersAction, name: str, run: Callable, *words: tuple, **options: dict
 ) -> None:
     """Add the command `name` to `parsers`: `run` gets the parsed arguments.
 

@@ -18,15 +18,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-# %% ../nbs/10_commands.ipynb #n015
-if TYPE_CHECKING:
-    import torch
-
-    from seed_nb.engine.config import Config
-    from seed_nb.seed_lm import SeedLM
-    from seed_nb.tokenizer import SeedTokenizer
+from typing import Any
 
 # %% ../nbs/10_commands.ipynb #n005
 def check_row(row: object, n: int, n_codes: int, where: str) -> list[int]:
@@ -118,8 +110,8 @@ def write_pictures(pictures: Iterable, paths: Sequence[Path]) -> list[str]:
 Result = tuple[object, list[str]]  # a value for programs, lines for people
 
 
-def open_tokenizer(args: Namespace) -> "SeedTokenizer":
-    "The image tokenizer that `--model` names, where and how the options say."
+def open_tokenizer(args: Namespace) -> Any:
+    "The `SeedTokenizer` that `--model` names, where and how the options say."
     import torch
 
     from seed_nb.engine.config import SeedError
@@ -137,10 +129,10 @@ def open_tokenizer(args: Namespace) -> "SeedTokenizer":
         return SeedTokenizer.from_pretrained(args.model, device, **memory, **given)
 
 
-def encode_files(
-    coder: "SeedTokenizer | SeedLM", files: Sequence[str], chunk: int = 64, **how
-) -> "torch.Tensor":
-    "The codes int64 `(b, 32)` of image `files`, which are opened `chunk` at a time."
+def encode_files(coder: Any, files: Sequence[str], chunk: int = 64, **how) -> Any:
+    """The codes, int64 `(b, 32)`, of image `files`, which are opened `chunk` at a time.
+
+    `coder` is a `SeedTokenizer` or a `SeedLM`."""
     import torch
 
     parts = (files[i : i + chunk] for i in range(0, len(files), chunk))
@@ -270,7 +262,7 @@ def set_field(config: dict, assignment: str) -> None:
     config[last] = value
 
 
-def stage_config(args: Namespace) -> "Config":
+def stage_config(args: Namespace) -> Any:
     "The config that a preset, the options and every `--set` make for the stage `args.stage`."
     name, config_class = STAGES[args.stage]
     kind = getattr(importlib.import_module(f"seed_nb.{name}"), config_class)
