@@ -123,10 +123,8 @@ def open_tokenizer(args: Namespace) -> Any:
         torch.empty(0, device=device)
     except Exception as e:
         raise SeedError(f"--device {device}: not to be had here") from e
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        memory = dict(dtype=getattr(torch, args.dtype), offload=args.offload, slices=args.slice)
-        return SeedTokenizer.from_pretrained(args.model, device, **memory, **given)
+    memory = dict(dtype=getattr(torch, args.dtype), offload=args.offload, slices=args.slice)
+    return SeedTokenizer.from_pretrained(args.model, device, **memory, **given)
 
 
 def encode_files(coder: Any, files: Sequence[str], chunk: int = 64, **how) -> Any:

@@ -42,10 +42,7 @@ class TokenizerEval(Config):
 # %% ../nbs/07_eval_tokenizer.ipynb #c008
 def get_tokenizer(name: str) -> SeedTokenizer:
     "The tokenizer called `name`, on a GPU if there is one."
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tok = SeedTokenizer.from_pretrained(name)
-    return tok.to("cuda" if torch.cuda.is_available() else "cpu")
+    return SeedTokenizer.from_pretrained(name, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_scenes(split: str, n: int | None = None) -> list[Scene]:

