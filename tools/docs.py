@@ -30,7 +30,7 @@ def rename_pages(proc: Path, site: str):
         for page in pages:  # but a command names the chapter as it is in nbs/
             old = page.relative_to(proc).as_posix()
             new = page.relative_to(proc).with_name(new_name(page)).as_posix()
-            text = re.sub(rf"(?<![\w/.]){re.escape(old)}", new, text)
+            text = re.sub(rf"(?<![\w/.])((?:\.\./)*){re.escape(old)}", rf"\1{new}", text)
         file.write_text(text, encoding="utf-8")
     for page in pages:
         page.rename(page.with_name(new_name(page)))
