@@ -436,7 +436,8 @@ class SeedTokenizer(PreTrainedModel):
         `toy` and `toy_seed2` have random weights, always the same. `dtype` (float32 if not given),
         `revision`, `token`, `cache_dir` and `local_files_only` are as everywhere in `transformers`;
         `offload` and `slices` save memory; `vit` and `pipe` may be loaded already; and
-        every field of `TokenizerConfig`, such as `sd`, can be set. `SeedError` if anything does not fit."""
+        every field of `TokenizerConfig`, such as `sd`, can be set.
+        `SeedError` if anything does not fit."""
         return load_tokenizer(cls, name, device, **kw)
 
 # %% ../nbs/04a_tokenizer.ipynb #n004
