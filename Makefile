@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: env export demo test docs
+.PHONY: env export demo test test-slow mutants docs
 
 env: $(READY)
 
@@ -13,6 +13,7 @@ $(READY): constraints.txt settings.ini setup.py pyproject.toml
 	touch $@
 
 export: $(READY)
+	$(BIN)/python tools/check.py one_module
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py
@@ -26,6 +27,14 @@ demo: $(READY)
 # all tests, or those that have every word of ONLY in their name: make test ONLY="cells 02_vq"
 test: $(READY)
 	$(BIN)/python tools/check.py $(ONLY)
+
+# the chapters that have slow cells, with those: hours
+test-slow: $(READY)
+	$(BIN)/python tools/check.py --slow $(ONLY)
+
+# change the code in many places, one at a time, and list what no test notices: make mutants ONLY="nbs/02_vq.ipynb -n 100"
+mutants: $(READY)
+	$(BIN)/python tools/mutate.py $(ONLY)
 
 docs: $(READY)
 	$(BIN)/python tools/docs.py

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -21,8 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertTokenizer, Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
-from .engine.config import Config, SeedError
+from .engine.config import Config, Decay, SeedError, Size, Weight
 from .engine.files import WEIGHTS, quiet
+from .engine.text import clean_texts, wording_of
 from .vit_features import VisionEncoder, as_encoder, frozen, vit_features
 
 # %% ../nbs/01_causal_qformer.ipynb #c007
@@ -48,18 +49,18 @@ class QFormerConfig(Config):
             init_std=0.02,
         ),
     )
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    mlp: int = 768
-    vit_width: int = 192
-    project: int = 128  # width of the space in which pictures and sentences are compared
-    n_words: int = 640  # rows of the word embedding
-    max_words: int = 64  # positions for text
-    n_queries: int = 32
-    dropout: float = 0.0
-    init_std: float = 0.07  # of the weights at the start, about width ** -.5
-    attention: str = "eager"
+    width: Size = 192
+    layers: Size = 4
+    heads: Size = 6
+    mlp: Size = 768
+    vit_width: Size = 192
+    project: Size = 128  # width of the space in which pictures and sentences are compared
+    n_words: Size = 640  # rows of the word embedding
+    max_words: Size = 64  # positions for text
+    n_queries: Size = 32
+    dropout: Decay = 0.0
+    init_std: Weight = 0.07  # of the weights at the start, about width ** -.5
+    attention: Literal["eager", "sdpa"] = "eager"
 
     def for_encoder(self, encoder: VisionEncoder) -> "QFormerConfig":
         "The same sizes, with the width of the features of `encoder`."
@@ -249,11 +250,11 @@ def caption_tokenizer(name: str | Path) -> BertTokenizer | None:
 def tokenize_captions(
     tokenizer: BertTokenizer, texts: list[str], device: torch.device | str | None = None
 ) -> dict[str, torch.Tensor]:
-    "`input_ids` and `attention_mask` `(b, t)`, padded, cut at 64; an empty text is a `SeedError`."
-    for i, t in enumerate(texts):
-        if not str(t).strip():
-            raise SeedError(f"caption {i} is empty")
-    out = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
+    """`input_ids` and `attention_mask` `(b, t)` of normalized texts, padded, cut at 64.
+
+    An empty text is a `SeedError`."""
+    texts = [wording_of(tokenizer)(t) for t in clean_texts(texts, "caption")]
+    out = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {k: out[k].to(device) for k in ("input_ids", "attention_mask")}
 
 # %% ../nbs/01_causal_qformer.ipynb #c032

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LAVIS', 'EVA', 'DRIVE', 'SOURCES', 'PUBLISHED_KINDS', 'EVA_BLOCK', 'BERT', 'BLOCK', 'STAGE_I', 'AS_OURS', 'ITM',
-           'TABLES', 'EXTRAS', 'TEXT_BRANCH', 'files_needed', 'read_pickle', 'read_weights', 'stage_ii', 'translate',
-           'extra', 'fuse_biases', 'collect_tensors', 'TensorSizes', 'heads', 'vit_config', 'qformer_config',
-           'decoder_config', 'tokenizer_config', 'expected', 'match', 'absent_parts', 'whole_folder', 'write_vit',
-           'vocabulary', 'as_tokenizer', 'as_start', 'itm_heads', 'write_config', 'convert']
+           'TABLES', 'EXTRAS', 'TEXT_BRANCH', 'FLOATS', 'OF_VIT', 'RESAMPLE_OF', 'files_needed', 'read_pickle',
+           'read_weights', 'stage_ii', 'translate', 'extra', 'fuse_biases', 'holder', 'is_vit_file', 'rename',
+           'collect_tensors', 'TensorSizes', 'heads', 'vit_config', 'qformer_config', 'decoder_config',
+           'tokenizer_config', 'expected', 'match', 'absent_parts', 'check_values', 'whole_folder', 'write_vit',
+           'vocabulary', 'tokenizer_plan', 'start_plan', 'itm_heads', 'write_config', 'checked_tensors', 'convert']
 
 # %% ../nbs/04c_convert.ipynb #c002
 import contextlib
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -78,19 +79,15 @@ def read_pickle(path: str | Path) -> dict:
     return found
 
 
-def read_weights(path: str | Path, kind: str) -> dict:
-    "The tensors of a pickle, a safetensors file, or all safetensors files in a folder."
+def read_weights(path: str | Path, kind: str) -> list[tuple[Path, dict]]:
+    "The tensors of each file: a pickle, a safetensors file, or all safetensors files in a folder."
     path = Path(path)
     if not path.exists():
         raise SeedError(f"{path}: no such file; {files_needed(kind)}")
-    files = (
-        sorted(path.glob("*.safetensors"))
-        if path.is_dir()
-        else [path] * (path.suffix == ".safetensors")
-    )
-    if path.is_dir() and not files:
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
         raise SeedError(f"{path}: no .safetensors here; {files_needed(kind)}")
-    return {k: v for f in files for k, v in load_tensors(f).items()} if files else read_pickle(path)
+    return [(f, load_tensors(f) if f.suffix == ".safetensors" else read_pickle(f)) for f in files]
 
 # %% ../nbs/04c_convert.ipynb #c013
 EVA_BLOCK = (
@@ -194,125 +191,191 @@ def extra(name: str, kind: str) -> str | None:
     return next((why for pattern, why in known if re.fullmatch(pattern, name)), None)
 
 # %% ../nbs/04c_convert.ipynb #c020
-def fuse_biases(tensors: dict) -> dict:
-    "`tensors` with each `q_bias` and `v_bias` as one `qkv.bias`."
+def fuse_biases(tensors: dict, where: str | Path = "the ViT") -> dict:
+    "`tensors` of the file `where` with each `q_bias` and `v_bias` as one `qkv.bias`."
     out = dict(tensors)
     for name in [n for n in tensors if n.endswith(("attn.q_bias", "attn.v_bias"))]:
         start = name.removesuffix("q_bias").removesuffix("v_bias")
         q, v = (tensors.get(f"{start}{x}_bias") for x in "qv")
         if q is None or v is None:
-            raise SeedError(f"{start}{'q' if q is None else 'v'}_bias is missing")
+            raise SeedError(f"{where}: {start}{'q' if q is None else 'v'}_bias is missing")
+        if q.ndim != 1 or q.shape != v.shape:
+            shapes = f"{start}q_bias is {[*q.shape]}, {start}v_bias is {[*v.shape]}"
+            raise SeedError(f"{where}: {shapes}, not two vectors of one length")
         out.pop(name)
         out[f"{start}qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
     return out
 
 # %% ../nbs/04c_convert.ipynb #c023
-def collect_tensors(kind: str, files: list) -> tuple[dict, dict]:
-    """The tensors of `files` under our names, and the official names that were left out with the
-    reason."""
-    piles = [read_weights(f, kind) for f in files]
-    piles = [
-        {f"visual_encoder.{k}": v for k, v in p.items()} if "cls_token" in p else p for p in piles
-    ]
-    piles.sort(key=lambda p: "visual_encoder.cls_token" not in p)
-    tensors = {k: v for p in piles for k, v in p.items()}
-    left = {k: why for k in tensors if (why := extra(k, kind))}
-    tensors = fuse_biases({k: v for k, v in tensors.items() if k not in left})
-    names = {k: translate(k, TABLES[kind]) for k in tensors}
+FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+OF_VIT = r"cls_token|patch_embed\..*|blocks\.\d+\.attn\.[qv]_bias"
+
+
+def holder(kind: str, name: str) -> str:
+    "Which of the published files of `kind` holds the tensor of the official `name`."
+    first, *others = PUBLISHED_KINDS[kind]
+    if others and name.startswith("visual_encoder."):
+        return EVA
+    return others[0] if kind == "seed1" and translate(name, STAGE_I) is None else first
+
+
+def is_vit_file(kind: str, names: Iterable[str]) -> bool:
+    "Whether the official `names` in a file are those of the ViT, bare."
+    return kind != "blip2-itm" and any(re.fullmatch(OF_VIT, k) for k in names)
+
+
+def rename(kind: str, file: Path, tensors: dict) -> tuple[dict, dict]:
+    "The `tensors` of one `file` under our names, and those left out with the reason."
+    start = "visual_encoder." if is_vit_file(kind, tensors) else ""
+    left = {start + k: why for k in tensors if (why := extra(start + k, kind))}
+    tensors = {k: v for k, v in tensors.items() if start + k not in left}
+    for k, v in tensors.items():
+        if v.layout != torch.strided or v.dtype not in FLOATS:
+            raise SeedError(f"{file}: {k} is {v.dtype}, {v.layout}, not floating-point numbers")
+    tensors = fuse_biases(tensors, file)
+    names = {k: translate(start + k, TABLES[kind]) for k in tensors}
     if unknown := sorted(k for k, v in names.items() if v is None):
-        raise SeedError(f"{files[0]}: {len(unknown)} unknown tensors: {', '.join(unknown[:3])}")
+        raise SeedError(f"{file}: {len(unknown)} unknown tensors: {', '.join(unknown[:3])}")
     return {names[k]: v for k, v in tensors.items()}, left
+
+
+def collect_tensors(kind: str, files: list, any_size: bool = False) -> tuple["TensorSizes", dict]:
+    "The tensors of `files` under our names, and the official names left out with the reason."
+    found = TensorSizes(kind, any_size)
+    piles, left = [pile for f in files for pile in read_weights(f, kind)], {}
+    for file, pile in piles:
+        tensors, extras = rename(kind, file, pile)
+        found.add(file, tensors, bare=is_vit_file(kind, pile))
+        left |= extras
+    return found, left
 
 # %% ../nbs/04c_convert.ipynb #c025
 class TensorSizes:
-    "Sizes read from tensors under our names; a missing one is reported by its official name."
+    "Tensors under our names, the files that they came from, and their sizes if those are free."
 
-    def __init__(self, kind: str, tensors: dict):
-        self.kind, self.tensors = kind, tensors
+    def __init__(self, kind: str, any_size: bool = False):
+        self.kind, self.any_size, self.tensors, self.files = kind, any_size, {}, {}
+        self.bare = set()
+
+    def add(self, file: str | Path, tensors: dict, bare: bool = False) -> None:
+        "Take over the `tensors` of `file`, the names in which are `bare` if it is the ViT's own."
+        self.tensors |= tensors
+        self.files |= dict.fromkeys(tensors, file)
+        self.bare |= {file} if bare else set()
 
     def official(self, name: str) -> str:
-        return translate(name, TABLES[self.kind], back=True) or name
+        "What the authors call the tensor that we call `name`."
+        theirs = translate(name, TABLES[self.kind], back=True) or name
+        if name.startswith("vit.") and self.kind != "blip2-itm":
+            return theirs.replace("attn.qkv.bias", "attn.q_bias")
+        return theirs
 
-    def __call__(self, name: str, default=None) -> tuple:
+    def where(self, name: str) -> str:
+        "`FILE: NAME` with the file that holds the tensor that we call `name`, or that should."
+        theirs = self.official(name)
+        file = self.files.get(name) or self._file_for(holder(self.kind, theirs))
+        return f"{file}: {theirs.removeprefix('visual_encoder.' if file in self.bare else '')}"
+
+    def _file_for(self, wanted: str) -> str | Path:
+        for name, file in self.files.items():
+            if holder(self.kind, self.official(name)) == wanted:
+                return Path(file).parent if wanted == "FOLDER" else file
+        return wanted
+
+    def __call__(self, name: str, ndim: int, default: tuple | None = None) -> tuple:
+        "The shape of `name`, which has `ndim` sizes; `SeedError` if it is missing."
         if name not in self.tensors and default is not None:
             return default
         if name not in self.tensors:
-            raise SeedError(f"{self.official(name)} is missing; {files_needed(self.kind)}")
+            raise SeedError(f"{self.where(name)} is missing; {files_needed(self.kind)}")
+        if self.tensors[name].ndim != ndim:
+            shape = [*self.tensors[name].shape]
+            raise SeedError(f"{self.where(name)} is {shape}, not of {ndim} dimensions")
         return tuple(self.tensors[name].shape)
 
     def layers(self, start: str) -> int:
-        "How many layers there are: one more than the largest number after `start`."
-        found = (int(k[len(start) :].split(".")[0]) for k in self.tensors if k.startswith(start))
-        return 1 + max(found, default=-1)
+        "How many layers there are, of which the numbers after `start` must leave out none."
+        heads = (k[len(start) :].split(".")[0] for k in self.tensors if k.startswith(start))
+        found = {int(h) for h in heads if h.isdecimal() and len(h) < 6}
+        if gap := {*range(len(found))} - found:
+            raise SeedError(f"{self.where(f'{start}{min(gap)}.')} is missing")
+        return len(found)
 
 
 def heads(width: int, each: int) -> int:
     "How many heads of `each` numbers make `width`."
-    if width % each:
+    if width % each or not width:
         raise SeedError(f"a width of {width} is not made of heads of {each}")
     return width // each
 
 
 def vit_config(size: TensorSizes, n_heads: int | None = None) -> ViTConfig:
     "The sizes of the ViT; heads of 88 numbers if `n_heads` is not given."
-    width, _, patch, _ = size("vit.embeddings.patch_embedding.weight")
-    side = round((size("vit.embeddings.position_embedding")[1] - 1) ** 0.5)
-    return ViTConfig.preset(
-        "paper",
+    paper = ViTConfig.preset("paper")
+    if not size.any_size:
+        return paper
+    width, _, patch, _ = size("vit.embeddings.patch_embedding.weight", 4)
+    side = round((size("vit.embeddings.position_embedding", 3)[1] - 1) ** 0.5)
+    return paper.replace(
         image_size=side * patch,
         patch_size=patch,
         width=width,
         heads=n_heads or heads(width, 88),
         layers=size.layers("vit.encoder.layers."),
-        mlp=size("vit.encoder.layers.0.mlp.fc1.weight")[0],
+        mlp=size("vit.encoder.layers.0.mlp.fc1.weight", 2)[0],
     )
 
 # %% ../nbs/04c_convert.ipynb #c026
 def qformer_config(size: TensorSizes, n_heads: int | None = None) -> QFormerConfig:
     "The sizes of the Causal Q-Former; heads of 64 numbers if `n_heads` is not given."
-    paper, (_, n, width) = QFormerConfig.preset("paper"), size("qformer.query_tokens")
-    layers = "qformer.qformer.encoder.layer."
+    paper = QFormerConfig.preset("paper")
+    if not size.any_size:
+        return paper
+    (_, n, width), layers = size("qformer.query_tokens", 3), "qformer.qformer.encoder.layer."
     return paper.replace(
         n_queries=n,
         width=width,
         heads=n_heads or heads(width, 64),
         layers=size.layers(layers),
-        mlp=size(f"{layers}0.intermediate_query.dense.weight")[0],
-        vit_width=size(f"{layers}0.crossattention.attention.key.weight")[1],
-        project=size("qformer.vision_projection.weight", (paper.project,))[0],
-        n_words=size("qformer.embeddings.word_embeddings.weight", (paper.n_words,))[0],
-        max_words=size("qformer.embeddings.position_embeddings.weight", (paper.max_words,))[0],
+        mlp=size(f"{layers}0.intermediate_query.dense.weight", 2)[0],
+        vit_width=size(f"{layers}0.crossattention.attention.key.weight", 2)[1],
+        project=size("qformer.vision_projection.weight", 2, (paper.project,))[0],
+        n_words=size("qformer.embeddings.word_embeddings.weight", 2, (paper.n_words,))[0],
+        max_words=size("qformer.embeddings.position_embeddings.weight", 2, (paper.max_words,))[0],
     )
 
 
 def decoder_config(size: TensorSizes) -> DecoderConfig:
     "The sizes of the two decoders, and which head they end in."
-    _, n, width = size("reverse.plan.position")
-    mlp = [size(k)[0] for k in sorted(size.tensors) if k.startswith("reverse.down.")]
+    mlp = sorted(k for k in size.tensors if k.startswith("reverse.down."))
+    seed2 = "seed2_query" if "reverse.query_tokens" in size.tensors and not mlp else "seed2"
+    preset = "paper" if size.kind == "seed1" else seed2
+    if not size.any_size:
+        return DecoderConfig.preset(preset)
+    _, n, width = size("reverse.plan.position", 3)
     sizes = dict(
         n_codes=n,
         width=width,
         heads=heads(width, 64),
         blocks=size.layers("reverse.plan.blocks.layers."),
-        out_width=size("reverse.project.weight")[0],
+        out_width=size("reverse.project.weight", 2)[0],
         project_bias="reverse.project.bias" in size.tensors,
     )
-    if mlp:
-        return DecoderConfig.preset("seed2", down=mlp, **sizes)
-    return DecoderConfig.preset(
-        "paper" if size.kind == "seed1" else "seed2_query",
-        n_out=size("reverse.query_tokens")[1],
-        reverse_layers=size.layers("reverse.qformer.encoder.layer."),
-        **sizes,
-    )
+    if preset == "seed2":
+        return DecoderConfig.preset(preset, down=[size(k, 2)[0] for k in mlp], **sizes)
+    more = dict(reverse_layers=size.layers("reverse.qformer.encoder.layer."))
+    return DecoderConfig.preset(preset, n_out=size("reverse.query_tokens", 3)[1], **more, **sizes)
 
 
 def tokenizer_config(size: TensorSizes, sd: str | None = None) -> TokenizerConfig:
     "The config of the whole tokenizer, which draws with `sd` or the published diffusion model."
-    n, dim = size("vq.codebook")
+    vq = VQConfig.preset("paper")
+    if size.any_size:
+        n, dim = size("vq.codebook", 2)
+        vq = vq.replace(n_codes=n, dim=dim)
     return TokenizerConfig.preset("paper" if size.kind == "seed1" else "seed2").replace(
         qformer=qformer_config(size),
-        vq=VQConfig.preset("paper", n_codes=n, dim=dim),
+        vq=vq,
         decoder=decoder_config(size),
         vit="vit",
         sd=sd or (SD_1 if size.kind == "seed1" else UNCLIP),
@@ -320,23 +383,25 @@ def tokenizer_config(size: TensorSizes, sd: str | None = None) -> TokenizerConfi
 
 # %% ../nbs/04c_convert.ipynb #c028
 def expected(make: Callable, *args) -> dict:
-    "Shapes of the tensors of `make(*args)`, by name."
-    with torch.device("meta"):
-        return {k: tuple(v.shape) for k, v in make(*args).state_dict().items()}
+    "Shapes of the tensors of `make(*args)`, by name; `SeedError` for sizes that make no model."
+    try:
+        with torch.device("meta"):
+            return {k: tuple(v.shape) for k, v in make(*args).state_dict().items()}
+    except (AssertionError, RuntimeError, TypeError, ZeroDivisionError) as e:
+        raise SeedError(f"the sizes do not fit together: {[*str(e).splitlines(), e][0]}") from e
 
 
 def match(size: TensorSizes, tensors: dict, shapes: dict, hint: str = "") -> None:
     "`SeedError` unless `tensors` are those of `shapes`, no more and no less."
     missing, strange = shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys()
     if missing:
-        raise SeedError(f"{size.official(min(missing))} is missing ({len(missing)} are){hint}")
+        raise SeedError(f"{size.where(min(missing))} is missing ({len(missing)} are){hint}")
     if strange:
-        raise SeedError(
-            f"{size.official(min(strange))} has no place here ({len(strange)} have none)"
-        )
+        raise SeedError(f"{size.where(min(strange))} has no place here ({len(strange)} have none)")
+    free = "" if size.any_size else "; other sizes than the published ones must be asked for"
     for k, v in tensors.items():
         if tuple(v.shape) != shapes[k]:
-            raise SeedError(f"{size.official(k)} is {[*v.shape]}, not {[*shapes[k]]}")
+            raise SeedError(f"{size.where(k)} is {[*v.shape]}, not {[*shapes[k]]}{free}")
 
 
 def absent_parts(cfg: TokenizerConfig, tensors: dict, without: tuple = ()) -> dict:
@@ -347,6 +412,18 @@ def absent_parts(cfg: TokenizerConfig, tensors: dict, without: tuple = ()) -> di
         if part in without or not names & tensors.keys():
             out[part] = names
     return out
+
+
+def check_values(size: TensorSizes, dtype: torch.dtype | None = None) -> None:
+    "Cast the tensors to `dtype`; `SeedError` for values that are not finite, before or after."
+    for k, v in size.tensors.items():
+        if wrong := v.numel() - int(v.isfinite().sum()):
+            raise SeedError(f"{size.where(k)}: {wrong} of {v.numel()} values are not finite")
+        size.tensors[k] = v.to(dtype or v.dtype)
+        if not size.tensors[k].isfinite().all():
+            raise SeedError(f"{size.where(k)}: {v.abs().max():.3g} does not fit into {dtype}")
+    if (t := size.tensors.get("qformer.temperature")) is not None and not t > 0:
+        raise SeedError(f"{size.where('qformer.temperature')}: {t.item():.3g} is not above 0")
 
 # %% ../nbs/04c_convert.ipynb #c030
 @contextlib.contextmanager
@@ -366,13 +443,19 @@ def whole_folder(out: str | Path) -> Iterator[Path]:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def write_vit(folder: str | Path, cfg: ViTConfig, tensors: dict) -> VisionEncoder:
+def write_vit(
+    folder: str | Path, cfg: ViTConfig, tensors: dict, resample: str = "bicubic"
+) -> VisionEncoder:
     "Write the ViT as an ordinary `transformers` folder, with its `preprocessor_config.json`."
     vit = build_vit(cfg, device="meta")
     vit.load_state_dict(tensors, assign=True)
     encoder = VisionEncoder(vit)
+    encoder.processing = encoder.processing.replace(resample=resample)
     encoder.save_pretrained(folder)
     return encoder
+
+# %% ../nbs/04c_convert.ipynb #r002
+RESAMPLE_OF = dict.fromkeys(PUBLISHED_KINDS, "bicubic") | dict(seed2="bilinear")
 
 # %% ../nbs/04c_convert.ipynb #c032
 def vocabulary(path: str | Path, n_words: int) -> BertTokenizer:
@@ -395,12 +478,10 @@ def vocabulary(path: str | Path, n_words: int) -> BertTokenizer:
     return words
 
 # %% ../nbs/04c_convert.ipynb #c034
-def as_tokenizer(
-    size: TensorSizes, folder: Path, without: tuple = (), sd: str | None = None
-) -> tuple:
-    """Write a `SeedTokenizer` folder without its ViT.
+def tokenizer_plan(size: TensorSizes, without: tuple = (), sd: str | None = None) -> tuple:
+    """What a `SeedTokenizer` folder without its ViT is made of.
 
-    Returns its config, the number of words and what was left out."""
+    Returns its config, `{our name: name in its file}`, and what is left out with the reason."""
     cfg = tokenizer_config(size, sd)
     absent = absent_parts(cfg, size.tensors, without)
     cfg = cfg.replace(missing_parts=tuple(absent))
@@ -409,38 +490,35 @@ def as_tokenizer(
         for part, names in absent.items()
         for k in names & size.tensors.keys()
     }
-    tensors = {k: v for k, v in size.tensors.items() if not k.startswith("vit.") and k not in left}
+    names = {k: k for k in size.tensors if not k.startswith("vit.") and k not in left}
     parts = " or ".join(OPTIONAL_PARTS)
     hint = f"; {files_needed(size.kind)}; an incomplete part can be left out: without {parts}"
-    match(size, tensors, expected(SeedModel, cfg), hint)
-    save_tensors(folder / "model.safetensors", tensors)
-    return (
-        cfg,
-        0 if "text" in absent else cfg.qformer.n_words,
-        {size.official(k): v for k, v in left.items()},
-    )
+    match(size, {k: size.tensors[k] for k in names}, expected(SeedModel, cfg), hint)
+    return cfg, names, {size.official(k): why for k, why in left.items()}
 
 
-def as_start(size: TensorSizes, folder: Path, out: Path, n_heads: int | None = None) -> tuple:
-    "Write a start for stage I without its ViT; as `as_tokenizer`."
+def start_plan(size: TensorSizes, out: Path, n_heads: int | None = None) -> tuple:
+    "What a start for stage I in `out` is made of without its ViT; as `tokenizer_plan`."
     cfg = qformer_config(size, n_heads)
-    tensors = {k: v for k, v in size.tensors.items() if not k.startswith("vit.")}
-    match(size, tensors, {f"qformer.{k}": v for k, v in expected(CausalQFormer, cfg).items()})
-    save_tensors(
-        folder / "qformer.safetensors", {k.removeprefix("qformer."): v for k, v in tensors.items()}
-    )
+    names = {k: k.removeprefix("qformer.") for k in size.tensors if not k.startswith("vit.")}
+    shapes = {f"qformer.{k}": v for k, v in expected(CausalQFormer, cfg).items()}
+    match(size, {k: size.tensors[k] for k in names}, shapes, f"; {files_needed(size.kind)}")
     vit, init = (str(out.resolve() / name) for name in ("vit", "qformer.safetensors"))
-    return StageIConfig.preset("paper", qformer=cfg, vit=vit, init=init), cfg.n_words, {}
+    return StageIConfig.preset("paper", qformer=cfg, vit=vit, init=init), names, {}
 
 # %% ../nbs/04c_convert.ipynb #c035
-def itm_heads(folder: str | Path) -> tuple[int, int]:
+def itm_heads(folder: str | Path, size: TensorSizes) -> tuple[int, int]:
     "The number of heads of ViT and Q-Former that the Hugging Face config in `folder` tells."
     try:
         with quiet():
             config = Blip2Config.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as e:
         raise SeedError(f"{folder}: no BLIP-2 config here ({str(e).splitlines()[0]})") from e
-    return config.vision_config.num_attention_heads, config.qformer_config.num_attention_heads
+    found = config.vision_config.num_attention_heads, config.qformer_config.num_attention_heads
+    published = ViTConfig.preset("paper").heads, QFormerConfig.preset("paper").heads
+    if found != published and not size.any_size:
+        raise SeedError(f"{folder}/config.json: {found} heads, not the published {published}")
+    return found
 
 
 def write_config(
@@ -459,6 +537,26 @@ def write_config(
     encoder.processing.save(folder)
 
 
+def checked_tensors(
+    kind: str, files: list, dtype: torch.dtype | None, any_size: bool, make_plan: Callable
+) -> tuple:
+    """Everything about `files` that can be wrong, before anything is written.
+
+    Returns the tensors, what was left out, the sizes of the ViT and what `make_plan` returned."""
+    size, left = collect_tensors(kind, files, any_size)
+    of_vit = of_qformer = None
+    if kind == "blip2-itm":
+        of_vit, of_qformer = itm_heads(files[0], size)
+        size.tensors.setdefault("qformer.temperature", torch.tensor(0.07))  # BLIP-2 began there
+    vit = vit_config(size, of_vit)
+    shapes = {f"vit.{k}": v for k, v in expected(build_vit, vit, "meta").items()}
+    own = {k: v for k, v in size.tensors.items() if k.startswith("vit.")}
+    match(size, own, shapes, f"; {files_needed(kind)}")
+    plan = make_plan(size, of_qformer)
+    check_values(size, dtype)
+    return size.tensors, left, vit, plan
+
+
 def convert(
     kind: str,
     files: list,
@@ -467,40 +565,37 @@ def convert(
     words: str | Path | None = None,
     without: tuple = (),
     sd: str | None = None,
+    any_size: bool = False,
 ) -> dict:
     """Turn the published `files` of `kind` into the folder `out`.
 
     Returns what was done with every tensor. `dtype` changes the precision, `words` is a vocabulary,
-    `without` names parts to leave out, `sd` is the pipeline that draws. `SeedError` for a file or a
-    tensor that is missing, unknown or of another shape."""
+    `without` names parts to leave out, `sd` is the pipeline that draws; `any_size` takes other
+    sizes than the published ones. `SeedError` names a file, and a tensor that is missing, unknown,
+    of another shape or without sense, and the file that holds it."""
     if kind not in PUBLISHED_KINDS:
         raise SeedError(f"{kind}: not one of {', '.join(PUBLISHED_KINDS)}")
     if wrong := set(without) - set(OPTIONAL_PARTS):
         raise SeedError(f"without {min(wrong)}: not one of {', '.join(OPTIONAL_PARTS)}")
-    files, out, of_vit, of_qformer = list(files), Path(out), None, None
+    files, out = list(files), Path(out)
     if not files:
         raise SeedError(files_needed(kind))
+    tokenizer = kind.startswith("seed")
+
+    def make_plan(size: TensorSizes, n_heads: int | None) -> tuple:
+        return tokenizer_plan(size, without, sd) if tokenizer else start_plan(size, out, n_heads)
+
     with whole_folder(out) as folder:
-        tensors, left = collect_tensors(kind, files)
-        if dtype:
-            tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-        if kind == "blip2-itm":
-            of_vit, of_qformer = itm_heads(files[0])
-            tensors.setdefault(
-                "qformer.temperature", torch.tensor(0.07)
-            )  # not in the files; BLIP-2 began there
+        tensors, left, of_vit, plan = checked_tensors(kind, files, dtype, any_size, make_plan)
+        cfg, names, more = plan
+        if kind == "blip2-itm" and not words:
             read = any((Path(files[0]) / f).is_file() for f in ("tokenizer.json", "vocab.txt"))
-            words = words or (files[0] if read else None)
-        size = TensorSizes(kind, tensors)
-        of_vit = vit_config(size, of_vit)
-        vit = {k: v for k, v in tensors.items() if k.startswith("vit.")}
-        match(size, vit, {f"vit.{k}": v for k, v in expected(build_vit, of_vit, "meta").items()})
-        if kind.startswith("seed"):
-            cfg, n_words, more = as_tokenizer(size, folder, without, sd)
-        else:
-            cfg, n_words, more = as_start(size, folder, out, of_qformer)
-        state = {k.removeprefix("vit."): v for k, v in vit.items()}
-        encoder = write_vit(folder / "vit", of_vit, state)
+            words = files[0] if read else None
+        n_words = 0 if "text" in getattr(cfg, "missing_parts", ()) else cfg.qformer.n_words
+        file = "model.safetensors" if tokenizer else "qformer.safetensors"
+        save_tensors(folder / file, {new: tensors[old] for old, new in names.items()})
+        state = {k.removeprefix("vit."): v for k, v in tensors.items() if k.startswith("vit.")}
+        encoder = write_vit(folder / "vit", of_vit, state, RESAMPLE_OF[kind])
         if words and n_words:
             vocabulary(words, n_words).save_pretrained(folder / "words")
         write_config(cfg, encoder, folder, out.resolve())
@@ -511,4 +606,5 @@ def convert(
         left_out=left | more,
         missing_parts=list(getattr(cfg, "missing_parts", ())),
         words=bool(words and n_words),
+        resample=RESAMPLE_OF[kind],
     )

@@ -21,7 +21,7 @@ from .emoji.scenes import SIDE, Scene, draw
 from .emoji.scoring import read_scenes, score_scenes
 from .emoji.source import SceneSource
 from .emoji.wording import caption, parse
-from .engine.config import Config
+from .engine.config import Config, Positive, Seed
 from .engine.files import atomic, save_json
 from .engine.images import from_pixels, to_pixels
 from .eval_tokenizer import test_scenes
@@ -36,8 +36,8 @@ class LMEval(Config):
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=8))
     model: str = "emoji-opt"  # a name or a folder, as `SeedLM.from_pretrained` takes it
     split: str = "val"
-    n: int | None = None  # the first `n` scenes; None: all
-    seed: int = 0  # of the questions and of the noise that drawings start from
+    n: Positive | None = None  # the first `n` scenes; None: all
+    seed: Seed = 0  # of the questions and of the noise that drawings start from
     published: bool = False  # ask with the prompts of the paper's evaluation (SEED, section 4)
 
 # %% ../nbs/08_eval_llm.ipynb #c006

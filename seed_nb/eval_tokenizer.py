@@ -20,7 +20,7 @@ from .emoji.held_out import held_out
 from .emoji.scenes import Scene, draw
 from .emoji.scoring import read_scenes, score_scenes
 from .emoji.wording import caption
-from .engine.config import Config, SeedError
+from .engine.config import Config, Positive, Seed, SeedError
 from .engine.files import atomic, save_json
 from .engine.images import to_pictures
 from .reverse_qformer import centred_cosine
@@ -35,9 +35,9 @@ class TokenizerEval(Config):
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=16, steps=2))
     model: str = "emoji"  # a name or a folder, as `SeedTokenizer.from_pretrained` takes it
     split: str = "val"
-    n: int | None = None  # the first `n` scenes; None: all
-    steps: int = 20  # of the diffusion that draws
-    seed: int = 0  # of its noise
+    n: Positive | None = None  # the first `n` scenes; None: all
+    steps: Positive = 20  # of the diffusion that draws
+    seed: Seed = 0  # of its noise
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c008
 def get_tokenizer(name: str) -> SeedTokenizer:

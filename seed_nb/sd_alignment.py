@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SD_1', 'UNCLIP', 'FETCH', 'DECODERS', 'DrawConfig', 'how_to_fetch', 'text_features', 'generation_loss',
-           'ImageDecoder', 'TextDecoder', 'UnCLIPDecoder', 'as_decoder', 'pipeline_class', 'set_scheduler',
-           'toy_pipeline', 'load_pipeline', 'load_decoder', 'for_decoder']
+           'picture_seeds', 'ImageDecoder', 'TextDecoder', 'UnCLIPDecoder', 'as_decoder', 'pipeline_class',
+           'set_scheduler', 'new_pipeline', 'toy_pipeline', 'load_pipeline', 'load_decoder', 'for_decoder']
 
 # %% ../nbs/04_sd_alignment.ipynb #c002
 import contextlib
@@ -19,7 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .engine.config import Config, SeedError
+from seed_nb.engine.config import (
+    Config,
+    DiffusionSteps,
+    Guidance,
+    Pixels,
+    Positive,
+    Seed,
+    SeedError,
+    checked,
+)
 from .engine.files import WEIGHTS, fingerprint, is_hub_id, quiet
 from .engine.images import to_pixels
 from .reverse_qformer import DecoderConfig
@@ -41,8 +50,8 @@ class DrawConfig(Config):
     )
     revision: str = "main"  # of the repository; a folder has none
     scheduler: str = ""  # a class of diffusers, say DDIMScheduler; empty: the model's own
-    steps: int = 20
-    guidance_scale: float = 2.0
+    steps: DiffusionSteps = 20
+    guidance_scale: Guidance = 2.0
 
 # %% ../nbs/04_sd_alignment.ipynb #c007
 SD_1, UNCLIP = "CompVis/stable-diffusion-v1-4", "sd2-community/stable-diffusion-2-1-unclip"
@@ -85,6 +94,15 @@ def generation_loss(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(guess.float(), target.float())
 
 # %% ../nbs/04_sd_alignment.ipynb #c019
+def picture_seeds(seed: int, n: int, start: int = 0) -> range:
+    """The seeds `seed + start + i` of `n` pictures.
+
+    `SeedError` unless all lie in the 32 bits of a seed; beyond them they would begin again at 0."""
+    first = checked(seed, Seed, "seed") + start
+    checked(first + max(n - 1, 0), Seed, f"the seed of picture {n} (seed + {start + n - 1})")
+    return range(first, first + n)
+
+
 class ImageDecoder:
     """A frozen diffusion model `pipe`: what is to be predicted for it, and what it draws from that.
 
@@ -129,6 +147,18 @@ class ImageDecoder:
         self.pipe.to(device)
         return self
 
+    def cast(self, dtype: torch.dtype) -> "ImageDecoder":
+        "Compute in `dtype` from now on."
+        with _no_bars():
+            self.pipe.to(dtype)
+        return self
+
+    def _one_precision(self):
+        "Autocast where training has cast the encoder and the other parts are as they were."
+        dtypes = {m.dtype for m in self.pipe.components.values() if isinstance(m, nn.Module)}
+        low = min(dtypes, key=lambda d: d.itemsize)
+        return torch.autocast(self.pipe.unet.device.type, low, enabled=len(dtypes) > 1)
+
     def check_shape(self, embeddings_shape: tuple) -> None:
         "A `SeedError` unless predictions of this shape `(n_out, out_width)` can be drawn."
         if (found := tuple(embeddings_shape)) != self.target_shape:
@@ -150,18 +180,41 @@ class ImageDecoder:
         """Predictions `(b, n_out, out_width)` -> pictures `(b, 3, h, w)` in [0, 1].
 
         `batch_size` are drawn at a time; picture `i` starts from the noise of `seed + start +
-        i`."""
+        i`. `SeedError` for an option that is out of its range."""
         self.check_shape(embeddings.shape[1:])
-        how = dict(num_inference_steps=steps, guidance_scale=guidance_scale)
-        how |= dict(height=height, width=width, output_type="pt")
+        how = self.check_options(steps, guidance_scale, height, width)
+        batch_size = checked(batch_size, Positive, "batch_size")
+        seeds = picture_seeds(seed, len(embeddings), start)
         out, unet = [], self.pipe.unet
         for i in range(0, len(embeddings), batch_size):
             part = embeddings[i : i + batch_size].to(unet.device, unet.dtype)
-            seeds = range(seed + start + i, seed + start + i + len(part))
-            noise = [torch.Generator().manual_seed(s) for s in seeds]
-            drawn = self.pipe(**self.condition(part), generator=noise, **how).images
+            noise = [torch.Generator().manual_seed(s) for s in seeds[i : i + len(part)]]
+            try:
+                with self._one_precision():
+                    drawn = self.pipe(**self.condition(part), generator=noise, **how).images
+            except ValueError as e:  # a scheduler may want fewer steps
+                raise SeedError(f"cannot draw so: {' '.join(str(e).split()):.200}") from e
             out.append(drawn.float().cpu())
         return torch.cat(out).clamp(0, 1)
+
+    def check_options(
+        self, steps: int, guidance_scale: float, height: int | None = None, width: int | None = None
+    ) -> dict:
+        "What the pipeline is told; `SeedError` names an option and its range."
+        steps = checked(steps, DiffusionSteps, "steps")
+        guidance_scale = checked(guidance_scale, Guidance, "guidance_scale")
+        height, width = (
+            self._check_side(n, name) for n, name in ((height, "height"), (width, "width"))
+        )
+        how = dict(num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt")
+        return how | dict(height=height, width=width)
+
+    def _check_side(self, pixels, name):
+        "A side of the picture: a multiple of what the VAE makes of one latent."
+        pixels = self.image_size if pixels is None else checked(pixels, Pixels, name)
+        if pixels % (unit := self.pipe.vae_scale_factor):
+            raise SeedError(f"{name} must be a multiple of {unit}, not {pixels}")
+        return pixels
 
 # %% ../nbs/04_sd_alignment.ipynb #n002
 class TextDecoder(ImageDecoder):
@@ -255,13 +308,15 @@ def _no_bars() -> Iterator[None]:
     "`quiet`, for `diffusers` too."
     from diffusers.utils import logging as bars
 
-    shown = bars.is_progress_bar_enabled()
+    shown, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
+    bars.set_verbosity_error()
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` will be called `dtype`
             yield
     finally:
+        bars.set_verbosity(level)
         if shown:
             bars.enable_progress_bar()
 
@@ -332,18 +387,24 @@ def _toy_unclip(parts: dict):
     )
 
 
+def new_pipeline(**parts) -> Any:
+    "A `StableDiffusionPipeline` of these `parts`, without a safety checker."
+    with _no_bars():  # importing it has something to say about other parts
+        from diffusers import StableDiffusionPipeline
+
+        safe = dict(safety_checker=None, requires_safety_checker=False, feature_extractor=None)
+        return StableDiffusionPipeline(**safe | parts)
+
+
 def toy_pipeline(kind: str = "toy") -> Any:
     """A pipeline with random weights, always the same: a Stable Diffusion, or an unCLIP
     (`toy_seed2`)."""
     with torch.random.fork_rng(), _no_bars():
-        from diffusers import StableDiffusionPipeline
-
         torch.manual_seed(0)
         parts = _toy_parts()
         if kind == "toy_seed2":
             return _toy_unclip(parts)
-        safe = dict(safety_checker=None, requires_safety_checker=False)
-        return StableDiffusionPipeline(unet=_toy_unet(), **safe, **parts)
+        return new_pipeline(unet=_toy_unet(), **parts)
 
 # %% ../nbs/04_sd_alignment.ipynb #c013
 def _read_pipeline(folder: str | Path, dtype: torch.dtype, **where):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIONAL_PARTS', 'HUB_ARGUMENTS', 'TokenizerConfig', 'mlp', 'drop_text_branch', 'SeedModel', 'SeedTokenizerConfig',
-           'with_local_parts', 'with_full_paths', 'relative_reference', 'SeedTokenizer', 'load_tokenizer',
-           'save_tokenizer']
+           'with_local_parts', 'with_full_paths', 'relative_reference', 'SeedTokenizer', 'check_device', 'check_dtype',
+           'load_tokenizer', 'save_tokenizer']
 
 # %% ../nbs/04a_tokenizer.ipynb #c002
 import contextlib
@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
@@ -31,8 +32,8 @@ from seed_nb.causal_qformer import (
     caption_tokenizer,
     tokenize_captions,
 )
-from .engine.config import Config, SeedError
-from .engine.files import WEIGHTS, hub_folder, is_hub_id, load_json, quiet
+from .engine.config import Config, Positive, SeedError, Share, Weight, checked
+from .engine.files import WEIGHTS, apply_umask, hub_folder, is_hub_id, load_json, quiet
 from .engine.images import Images, to_pictures
 from .reverse_qformer import CodeDecoder, DecoderConfig, build_head
 from seed_nb.sd_alignment import (
@@ -97,13 +98,8 @@ class TokenizerConfig(Config):
     sd: str = "emoji"
     draw: DrawConfig = field(default_factory=DrawConfig)
     words: str = "emoji"  # vocabulary of the captions: the emoji world's, none, or a folder
-    missing_parts: tuple = ()  # parts that the weights do not have, of `OPTIONAL_PARTS`
-
-    def __post_init__(self):
-        super().__post_init__()
-        if wrong := set(self.missing_parts) - set(OPTIONAL_PARTS):
-            known = ", ".join(OPTIONAL_PARTS)
-            raise SeedError(f"TokenizerConfig.missing_parts: {min(wrong)} is not one of {known}")
+    missing_parts: tuple[Literal[OPTIONAL_PARTS], ...] = ()  # parts that the weights do not have
+    ood_limit: Weight = 0.0  # score from which a picture is out of distribution; 0: not measured
 
     @classmethod
     def from_dict(cls, d: dict) -> "TokenizerConfig":
@@ -286,7 +282,7 @@ class SeedTokenizer(PreTrainedModel):
             for_decoder(self.cfg.decoder, found)
             self._decoder, self._drawn_in = found, self.dtype
         if self._drawn_in != self.dtype:
-            self._decoder.pipe.to(self.dtype)
+            self._decoder.cast(self.dtype)
             self._drawn_in = self.dtype
         if not self.offload and self._decoder.pipe.unet.device != self.device:
             self._decoder.to(self.device)
@@ -327,6 +323,7 @@ class SeedTokenizer(PreTrainedModel):
         These are pictures, files, tensors `(b, 3, h, w)` or arrays `(h, w, 3)`, uint8 or float in
         [0, 1], or a list of those; `SeedError` for anything else. `resample` (bicubic or bilinear)
         is how they come to the size of the encoder, by default its own."""
+        batch_size = checked(batch_size, Positive, "batch_size")
         parts = self.vit.preprocess(images, resample).split(batch_size)
         return torch.cat([self(part).last_hidden_state for part in parts])
 
@@ -336,6 +333,32 @@ class SeedTokenizer(PreTrainedModel):
     ) -> torch.Tensor:
         "Codes int64 `(b, 32)` in `[0, n_codes)` of `images`, which are as in `embed`."
         return self.model.vq.nearest(self.model.down(self.embed(images, batch_size, resample)))
+
+    @torch.no_grad()
+    def encode_scored(
+        self, images: Images, batch_size: int = 64, resample: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes as from `encode`, and `(b,)` how far each picture is from the training pictures.
+
+        The score is one minus the cosine of causal embeddings and what the codes say of them; NaN
+        for a tokenizer without the part `recon`."""
+        embeddings = self.embed(images, batch_size, resample)
+        codes = self.model.vq.nearest(self.model.down(embeddings))
+        if "recon" in self.cfg.missing_parts:
+            return codes, torch.full((len(codes),), torch.nan)
+        rebuilt = self.model.rebuild(self.model.vq.lookup(codes))
+        cosine = F.cosine_similarity(rebuilt.float(), embeddings.float(), dim=-1)
+        return codes, 1 - cosine.mean(1).cpu()
+
+    def measure_ood_limit(self, images: Images, share: float = 0.999, **how) -> float:
+        """Take the score below which lies this `share` of held-out `images` as `cfg.ood_limit`.
+
+        It is saved with the tokenizer; 0 if it has no part `recon`."""
+        scores = self.encode_scored(images, **how)[1].nan_to_num()
+        limit = scores.quantile(checked(share, Share, "share")).item()
+        self.cfg = self.cfg.replace(ood_limit=max(limit, 0.0))
+        self.config.set_parts(self.cfg)
+        return self.cfg.ood_limit
 
     @torch.no_grad()
     def embed_text(self, texts: str | list[str]) -> torch.Tensor:
@@ -408,11 +431,13 @@ class SeedTokenizer(PreTrainedModel):
                 raise SeedError(f"the weights of this tokenizer lack the part {part}")
 
     def _vectors(self, codes: torch.Tensor) -> torch.Tensor:
-        codes = torch.as_tensor(codes, device=self.device)
-        if codes.ndim != 2 or codes.shape[1] != self.cfg.qformer.n_queries:
-            raise SeedError(
-                f"codes must be (b, {self.cfg.qformer.n_queries}), not {tuple(codes.shape)}"
-            )
+        n = self.cfg.qformer.n_queries
+        try:
+            codes = torch.as_tensor(codes, device=self.device)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as e:
+            raise SeedError(f"codes must be (b, {n}) integers ({e})") from e
+        if codes.ndim != 2 or codes.shape[1] != n or not len(codes):
+            raise SeedError(f"codes must be (b, {n}), not {tuple(codes.shape)}")
         return self.model.vq.lookup(codes)
 
     def save_pretrained(
@@ -442,6 +467,22 @@ class SeedTokenizer(PreTrainedModel):
 
 # %% ../nbs/04a_tokenizer.ipynb #n004
 HUB_ARGUMENTS = {"repo_id", "token", "private", "revision", "create_pr", "commit_message", "tags"}
+
+
+def check_device(device: str | torch.device, name: str = "device") -> torch.device:
+    "`device`, if something can be computed there; else a `SeedError` that begins with `name`."
+    try:
+        return torch.empty(0, device=device).device
+    except Exception as e:  # PyTorch raises almost anything
+        has = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise SeedError(f"{name} {device}: not to be had here; there is {', '.join(has)}") from e
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    "A dtype, by itself or by name, or `auto`, which None is too; else a `SeedError`."
+    name = str("auto" if dtype is None else dtype).removeprefix("torch.")
+    name = checked(name, Literal["float32", "float16", "bfloat16", "float64", "auto"], "dtype")
+    return name if name == "auto" else getattr(torch, name)
 
 
 def _read_config(
@@ -506,16 +547,18 @@ def load_tokenizer(
 ) -> SeedTokenizer:
     "The tokenizer `name`, as `SeedTokenizer.from_pretrained` describes it."
     hub = {k: kw.pop(k) for k in ("token", "cache_dir", "local_files_only") if k in kw}
+    device = None if device is None else check_device(device)
+    dtype = check_dtype(dtype)
     changes = {f.name: kw.pop(f.name) for f in fields(TokenizerConfig) if f.name in kw}
     more = dict(pipe=pipe, offload=offload, slices=slices)
     if isinstance(vit, (str, Path)):
         changes["vit"], vit = str(vit), None
     if name in ("toy", "toy_seed2"):
-        dtype = dict(auto=torch.float32).get(dtype) or getattr(torch, str(dtype).split(".")[-1])
+        dtype = torch.float32 if dtype == "auto" else dtype
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             tok = cls(TokenizerConfig.preset(name, **changes), vit=vit, **more)
-        return tok.to(device or "cpu", dtype)
+        return tok.to(check_device(device or "cpu"), dtype)
     folder = WEIGHTS / "tokenizer" if name == "emoji" else Path(name)
     if not folder.is_dir() and is_hub_id(name):
         folder = hub_folder(name, revision, **hub)
@@ -553,6 +596,7 @@ def save_tokenizer(tok: SeedTokenizer, folder: Path, half: bool = False, **kw) -
             tok.config = SeedTokenizerConfig(**new.to_dict())
             with quiet():
                 super(SeedTokenizer, tok).save_pretrained(tmp, state_dict=state, **kw)
+            apply_umask(tmp)
             for part in sorted(Path(tmp).iterdir(), key=lambda p: p.name == "config.json"):
                 if part.is_dir():
                     shutil.rmtree(folder / part.name, ignore_errors=True)

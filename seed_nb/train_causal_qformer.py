@@ -24,7 +24,7 @@ from seed_nb.causal_qformer import (
 )
 from .emoji.scenes import Scene, draw
 from .emoji.wording import caption
-from .engine.config import Config, SeedError
+from .engine.config import Config, Count, SeedError, Share, Weight
 from .engine.files import load_json, load_state, load_tensors, save_json, save_tensors
 from .engine.mixtures import open_source
 from .engine.sources import LoaderConfig
@@ -70,12 +70,12 @@ class StageIConfig(Config):
         "scenes"  # `scenes`, tar shards, a folder of pictures, a table, `hub:NAME`, a mixture
     )
     loader: LoaderConfig = field(default_factory=LoaderConfig)  # how data on disk is read
-    minimal: float = 0.5  # share of a batch that is minimal pairs
-    alike: float = 0.5  # share of scenes that differ in their names only
-    w_caption: float = 1.0  # weight of writing the caption from the queries; the paper has none
+    minimal: Share = 0.5  # share of a batch that is minimal pairs
+    alike: Share = 0.5  # share of scenes that differ in their names only
+    w_caption: Weight = 1.0  # weight of writing the caption from the queries; the paper has none
     words: str = "emoji"  # vocabulary of the captions: `emoji`, or the folder of a BertTokenizer
     init: str = ""  # a safetensors file to start from, e.g. converted BLIP-2 weights
-    chunk: int = 0  # pictures embedded at a time, if a batch is too large for the memory; 0: all
+    chunk: Count = 0  # pictures embedded at a time, if a batch is too large for the memory; 0: all
 
 # %% ../nbs/01a_train_causal_qformer.ipynb #c008
 def train(

@@ -27,7 +27,7 @@ from torch import nn
 import seed_nb.emoji.tasks  # noqa: F401 registers the emoji world and its tasks
 from .causal_qformer import gather
 from .engine.cache import CachedSource
-from .engine.config import Config, SeedError
+from .engine.config import Config, Count, Positive, SeedError, Weight
 from .engine.files import fingerprint, is_sharded, load_tensors, save_json, save_tensors
 from .engine.images import from_pixels, to_pictures
 from .engine.measure import in_turn, tune_glibc_malloc
@@ -37,7 +37,14 @@ from .engine.sources import LoaderConfig, Source
 from .engine.training import TrainConfig, fit, on_main, precision, run_from_command_line
 from .opt_lora import LMConfig
 from .seed_lm import SeedLM
-from .tasks import TEST_SAMPLES, TaskContext, TaskMaker, check_weights, share_out
+from seed_nb.tasks import (
+    TEST_SAMPLES,
+    TaskContext,
+    TaskMaker,
+    check_weights,
+    sample_text,
+    share_out,
+)
 
 # %% ../nbs/06_train_llm.ipynb #c006
 @dataclass(frozen=True)
@@ -79,20 +86,20 @@ class LLMConfig(Config):
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     data: str = "scenes"  # `scenes`, tar shards, a folder of pictures, a table, `hub:NAME`
     cache: str = ""  # a cache of codes (chapter 04aa) to read instead of `data`
-    pool: int = 8_000  # pictures that are encoded once, before training; 0: new ones at every step
-    warm_steps: int = 100  # image-to-text only
-    tasks: dict = field(default_factory=lambda: dict(caption=0.3, question=0.3, draw=0.4))
+    pool: Count = (
+        8_000  # pictures that are encoded once, before training; 0: new ones at every step
+    )
+    warm_steps: Count = 100  # image-to-text only
+    tasks: dict[str, Weight] = field(
+        default_factory=lambda: dict(caption=0.3, question=0.3, draw=0.4)
+    )
     canonical: bool = True  # captions are learned in the canonical wording, if there is one
-    pack_length: int = 0  # tokens of a packed row; 0: each example has a padded row of its own
-    mean_example_tokens: int = 56  # so many packed rows hold about `batch_size` examples
+    pack_length: Count = 0  # tokens of a packed row; 0: each example has a padded row of its own
+    mean_example_tokens: Positive = 56  # so many packed rows hold about `batch_size` examples
 
     def __post_init__(self):
         super().__post_init__()
         check_weights(self.tasks)
-        counts = dict(pool=0, warm_steps=0, pack_length=0, mean_example_tokens=1)
-        for name, least in counts.items():
-            if (value := getattr(self, name)) < least:
-                raise SeedError(f"LLMConfig.{name} must be at least {least}, not {value}")
 
     @property
     def packed_rows(self) -> int:
@@ -323,7 +330,8 @@ def samples_to_show(lm: SeedLM, cfg: LLMConfig, n: int) -> list[dict]:
 
 def fitting(lm: SeedLM, sample: dict) -> dict:
     "`sample`, with an empty text or question in place of one that is too long for `lm`."
-    free, text, question = lm.max_positions - 32, sample["text"], sample.get("question") or ""
+    text, question = sample_text(sample, "text"), sample_text(sample, "question")
+    free = lm.max_positions - 32
     if text and len(lm.examples.draw(text)) + lm.cfg.n_tokens + 2 > lm.max_positions:
         text = ""
     if question and len(lm.examples.question(sample["codes"], question)) > free:
@@ -374,7 +382,7 @@ def init_codes(lm: SeedLM, source: TaskSource) -> None:
     "Start the codes of `lm` from the texts of the pool, with equal values on all processes."
     lm.to(PartialState().device)  # the pool is encoded now
     samples, codes = source.open_pool()
-    texts = [s.get("canonical") or s["text"] for s in samples]
+    texts = [sample_text(s, "canonical") or sample_text(s, "text") for s in samples]
     if any(texts):
         at = [i for i, text in enumerate(texts) if text]
         lm.init_from_cooccurrence(codes[at], [texts[i] for i in at])

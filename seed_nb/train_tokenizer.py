@@ -21,7 +21,7 @@ from transformers import BertTokenizer
 import seed_nb.emoji.source  # noqa: F401  registers `scenes`
 from .causal_qformer import caption_tokenizer, contrastive_loss, tokenize_captions
 from .engine.cache import CachedSource
-from .engine.config import Config
+from .engine.config import Config, Count, Share, Weight
 from .engine.files import WEIGHTS, load_json, load_state, load_tensors, save_json
 from .engine.images import to_pictures
 from .engine.sources import LoaderConfig
@@ -104,23 +104,23 @@ class StageIIConfig(Config):
     )
     loader: LoaderConfig = field(default_factory=LoaderConfig)  # how data on disk is read
     cache: str = ""  # a cache of chapter 04aa to read instead of `data`
-    minimal: float = 0.25  # share of minimal pairs in a batch
-    alike: float = 0.0  # share of scenes that differ in their names only
+    minimal: Share = 0.25  # share of minimal pairs in a batch
+    alike: Share = 0.0  # share of scenes that differ in their names only
     train_qformer: bool = (
         True  # go on training the Causal Q-Former (`ours`) or keep it as it is (`paper`)
     )
     standardise: bool = True  # measure the reconstruction after standardising (`ours`)
-    continuous_steps: int = 1500  # first steps without quantisation (advice of LaVIT's authors)
-    w_vq: float = 10.0
-    w_recon: float = 0.5
-    w_generate: float = 4.0
-    w_contrast: float = 0.5
-    w_read: float = (
+    continuous_steps: Count = 1500  # first steps without quantisation (advice of LaVIT's authors)
+    w_vq: Weight = 10.0
+    w_recon: Weight = 0.5
+    w_generate: Weight = 4.0
+    w_contrast: Weight = 0.5
+    w_read: Weight = (
         1.0  # cross-entropy of the linear reader (`ours`), which lies beside the pipeline
     )
     # the drawing losses on the causal embeddings, and on those from the codes, through one linear
     # layer (`ours`)
-    w_early: float = 1.5
+    w_early: Weight = 1.5
 
 # %% ../nbs/04b_train_tokenizer.ipynb #n001
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class TokenizerStage(nn.Module):
         if "features" in batch:
             return self.model.qformer.embed(batch["features"].to(device).float())
         pixels = self.vit.preprocess(batch["pixels"].to(device))
-        self.last = batch["pixels"][:8]
+        self.last = batch["pixels"][:8].cpu()
         return self.model.qformer.embed(vit_features(self.vit, pixels))
 
     def target(self, batch: dict) -> torch.Tensor:

@@ -16,25 +16,25 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from .engine.config import Config, SeedError
+from .engine.config import Config, Decay, Seed, SeedError, Size, Weight
 
 # %% ../nbs/02_vq.ipynb #c008
 @dataclass(frozen=True)
 class VQConfig(Config):
     "How many words there are, and how they are learned."
 
-    n_codes: int = 8192  # words in the vocabulary
-    dim: int = 32  # numbers in a word
-    beta: float = 0.25  # weight of the commitment, or with `legacy` of the codebook term
+    n_codes: Size = 8192  # words in the vocabulary
+    dim: Size = 32  # numbers in a word
+    beta: Weight = 0.25  # weight of the commitment, or with `legacy` of the codebook term
     legacy: bool = False  # `beta` sits on the other term, as in the code SEED was trained with
     l2norm: bool = False  # words and inputs live on the unit sphere
     ema: bool = False  # a word is the running mean of its inputs, not learned by gradient
-    decay: float = 0.95  # memory of the running mean
+    decay: Decay = 0.95  # memory of the running mean
     kmeans_init: bool = False  # the words start as the k-means of the first training batch
-    revive: float = (
+    revive: Weight = (
         0.0  # a word used less than this share of the average becomes an input; 0 = never
     )
-    seed: int = 0  # fixes the first words and all that `kmeans_init` and `revive` draw
+    seed: Seed = 0  # fixes the first words and all that `kmeans_init` and `revive` draw
     presets: ClassVar[dict] = dict(
         emoji=dict(
             n_codes=2048, beta=1.0, l2norm=True, ema=True, decay=0.99, kmeans_init=True, revive=0.1
@@ -42,13 +42,6 @@ class VQConfig(Config):
         toy=dict(n_codes=64, dim=8, beta=1.0, l2norm=True, ema=True, kmeans_init=True, revive=0.1),
         paper=dict(n_codes=8192, dim=32, beta=0.25, legacy=True),
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if min(self.n_codes, self.dim) < 1:
-            raise SeedError("VQConfig.n_codes and .dim must be at least 1")
-        if not 0 <= self.decay < 1:
-            raise SeedError(f"VQConfig.decay must be in [0, 1), not {self.decay}")
 
 # %% ../nbs/02_vq.ipynb #c011
 def nearest_words(
@@ -76,7 +69,8 @@ def codebook_loss(x: torch.Tensor, e: torch.Tensor, cfg: VQConfig) -> torch.Tens
     return loss if cfg.ema else loss + codebook * F.mse_loss(e, x.detach())
 
 # %% ../nbs/02_vq.ipynb #c029
-INTEGERS = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
+INTEGERS = torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8
+INTEGERS += torch.uint16, torch.uint32, torch.uint64
 
 
 def check_codes(codes: torch.Tensor, n_codes: int) -> torch.Tensor:
@@ -84,10 +78,11 @@ def check_codes(codes: torch.Tensor, n_codes: int) -> torch.Tensor:
     kind = getattr(codes, "dtype", type(codes).__name__)
     if kind not in INTEGERS:
         raise SeedError(f"codes: expected a tensor of integers, not {kind}")
+    codes = codes.long()  # a uint8 cannot even be compared with 2048
     wrong = (codes < 0) | (codes >= n_codes)
     if wrong.any():
         raise SeedError(f"codes: {codes[wrong][0].item()} is outside 0..{n_codes - 1}")
-    return codes.long()
+    return codes
 
 # %% ../nbs/02_vq.ipynb #c030
 def usage(codes: torch.Tensor, n_codes: int) -> dict[str, float]:

@@ -20,10 +20,10 @@ def title(path: Path) -> str:
     return path.relative_to(NBS).with_suffix("").as_posix()
 
 
-def cells(path: Path, kind: str = "code") -> list[dict]:
-    "The cells of the notebook at `path` that are of this `kind`."
+def cells(path: Path, kind: str | None = "code") -> list[dict]:
+    "The cells of the notebook at `path` that are of this `kind`, or all of them."
     found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [c for c in found if c["cell_type"] == kind]
+    return [c for c in found if kind in (None, c["cell_type"])]
 
 
 def text(cell: dict) -> str:
@@ -46,12 +46,58 @@ def is_run(path: Path) -> bool:
     return any("skip_exec: true" in text(c) for c in cells(path, "raw"))
 
 
+def directives(cell: dict) -> dict[str, str]:
+    "The `#| name value` lines that open a code cell."
+    found = {}
+    for line in text(cell).splitlines():
+        if line.strip() and not line.startswith("#|"):
+            break
+        if m := re.match(r"#\|\s*([\w-]+):?\s*(.*)", line):
+            found[m[1]] = m[2].strip()
+    return found
+
+
+def modules_of(path: Path) -> list[str]:
+    "The modules that the notebook at `path` names by `default_exp`; there should be one at most."
+    source = "\n".join(map(python, cells(path)))
+    return [f"seed_nb.{m}" for m in re.findall(r"^#\|\s*default_exp (\S+)", source, re.M)]
+
+
 def module(path: Path) -> str:
     """The module that the chapter at `path` exports, such as `seed_nb.engine.config`.
 
     Else an empty string."""
-    found = re.search(r"^#\|\s*default_exp (\S+)", "\n".join(map(python, cells(path))), re.M)
-    return f"seed_nb.{found[1]}" if found else ""
+    return next(iter(modules_of(path)), "")
+
+
+def module_file(path: Path) -> Path | None:
+    "The file of the module that the chapter at `path` exports, if it exports one."
+    name = module(path)
+    return LIB.parent.joinpath(*name.split(".")).with_suffix(".py") if name else None
+
+
+def places(path: Path) -> dict[str, tuple[str, int]]:
+    """Where the exported cells of the chapter at `path` stand in the package.
+
+    By the source of a cell: the file of its module, and by how many lines the cell stands further
+    down there than in the notebook. nbdev writes every cell behind a line `# %% notebook #id`."""
+    file = module_file(path)
+    if file is None or not file.is_file():
+        return {}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    at = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"# %% \S+ #(\S+)$", line))}
+    found = {}
+    for cell in filter(is_exported, cells(path)):
+        if (marker := at.get(cell.get("id"))) is not None:
+            here, there = first_code(text(cell).splitlines()), first_code(lines[marker + 1 :])
+            found[text(cell)] = str(file), marker + 1 + there - here
+    return found
+
+
+def first_code(lines: list[str]) -> int:
+    "The index of the first of `lines` that is neither empty nor a directive."
+    is_code = (i for i, line in enumerate(lines) if line.strip() and not line.startswith("#|"))
+    return next(is_code, 0)
 
 
 def tagged(path: Path) -> list[dict]:
@@ -88,6 +134,12 @@ def _imported_from(node: ast.ImportFrom, package: str):
         yield from (f"{full}.{a.name}" for a in node.names if not a.name.startswith("__"))
     elif full.startswith("seed_nb."):
         yield full
+
+
+def imports(path: Path) -> list[ast.stmt]:
+    "The import statements of the cells of a chapter that stand outside of functions."
+    body = [s for c in cells(path) for s in ast.parse(python(c)).body]
+    return [s for s in body if isinstance(s, (ast.Import, ast.ImportFrom))]
 
 
 def imports_of(path: Path, exported: bool = False) -> set[str]:

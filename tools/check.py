@@ -2,332 +2,61 @@
 
 With words, only the checks that have all of them in their name: `check.py smoke 06_train_llm
 n_proc=2`, `check.py cells 02_vq`. Nothing is written into the working tree: what rewrites files
-runs in a copy, which is then compared."""
+runs in a copy, which is then compared.
 
-import ast
-import difflib
+`--no-outputs` does not compare what the cells print with the committed outputs (other versions of
+the libraries print other things); `--slow` runs the slow cells, too, of the chapters that have
+some, and nothing else."""
+
+import argparse
+import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
+import measure
+import pages
+import rules
+import run_cells
 from chapters import (
     CHAPTERS,
-    FOLDERS,
     LIB,
-    MODEL_CHAPTER,
     MODULES,
-    NBS,
     ROOT,
     cells,
-    imported,
-    imports_of,
+    directives,
     is_run,
     module,
+    module_file,
     parameters,
-    public_functions,
-    tagged,
-    text,
     title,
 )
-
-BIN = Path(sys.executable).parent
-LOCAL = (
-    ".git .venv runs _docs _proc build *.egg-info __pycache__ .ipynb_checkpoints .ruff_cache"
-).split()
-
-
-class Failed(Exception):
-    "A check failed; the text says why."
-
-
-class Skipped(Exception):
-    "Nothing to check."
-
-
-def require(problems):
-    "Fail with a line for each of `problems`, if there are any."
-    if problems := list(problems):
-        raise Failed("\n".join(problems))
-
-
-def sh(*cmd, cwd=ROOT, timeout=600, ok=True, **env) -> str:
-    """The output of `cmd`.
-
-    `Failed` if it exits otherwise than `ok` says or is not done in `timeout` seconds."""
-    fixed = dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-    env = {**os.environ, **fixed, "PYTHONPATH": str(cwd), **env}
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    proc = subprocess.Popen(
-        [str(c) for c in cmd], cwd=cwd, env=env, text=True, errors="replace", **pipes
-    )
-    try:
-        out, _ = proc.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        # ranks and kernels are in sessions of their own, and would outlive their parent
-        for p in [*psutil.Process(proc.pid).children(recursive=True), proc]:
-            p.kill()
-        raise Failed(f"{proc.communicate()[0]}\nnot done after {timeout} s") from None
-    if (proc.returncode == 0) != ok:
-        raise Failed(f"{out}\nexit code {proc.returncode}")
-    return out
-
-
-@contextmanager
-def copy():
-    "A copy of the working tree, without what is local to this machine."
-    with TemporaryDirectory() as tmp:
-        yield Path(shutil.copytree(ROOT, Path(tmp) / "repo", ignore=shutil.ignore_patterns(*LOCAL)))
-
-
-def same(tree, *patterns):
-    """Fail unless the files that match `patterns` are, byte by byte, the same in `tree` as in
-    the working tree."""
-
-    def files(root):
-        return {str(p.relative_to(root)): p.read_bytes() for g in patterns for p in root.glob(g)}
-
-    old, new = files(ROOT), files(tree)
-    lines = []
-    for f in sorted(old.keys() | new.keys()):
-        if old.get(f) == new.get(f):
-            continue
-        a, b = (d.get(f, b"").decode(errors="replace").splitlines() for d in (old, new))
-        diff = list(difflib.unified_diff(a, b, "is", "should be", lineterm="", n=1))
-        lines += [f"{f} is out of step:", *diff[:15]]
-    require(lines)
-
-
-# ---- the files are in step with each other ----
-
-
-def clean():
-    "Notebooks are as nbdev_clean leaves them."
-    with copy() as tree:
-        sh(BIN / "nbdev_clean", cwd=tree)
-        same(tree, "nbs/**/*.ipynb")
-
-
-def export():
-    "The package is what the notebooks export, no module more."
-    with copy() as tree:
-        for p in tree.glob("seed_nb/**/*.py"):
-            if p.name != "__init__.py":
-                p.unlink()
-        sh(BIN / "nbdev_export", cwd=tree)
-        same(tree, "seed_nb/**/*.py")
-
-
-def readme():
-    "README.md is what tools/readme.py makes of the front page."
-    with copy() as tree:
-        sh(sys.executable, "tools/readme.py", cwd=tree)
-        same(tree, "README.md", "nbs/images/*")
-
-
-def size():
-    "No notebook is larger than 1.5 MB."
-    sizes = ((title(p), p.stat().st_size / 1e6) for p in CHAPTERS)
-    require(f"{name}: {mb:.1f} MB" for name, mb in sizes if mb > 1.5)
-
-
-# ---- the rules of the house ----
-
-
-def within_folders():
-    """Rule 1: inside a folder the order of the files is the order of import, and nothing is
-    imported by star."""
-    problems = []
-    for d in (*FOLDERS, "."):
-        chapters = sorted((NBS / d).glob("[!_.]*.ipynb"))
-        at = {m: i for i, p in enumerate(chapters) if (m := module(p))}
-        for i, p in enumerate(chapters):
-            wrong = {m for m in imports_of(p) if m == "*" or at.get(m, -1) >= i}
-            problems += [f"{title(p)} imports {m}" for m in sorted(wrong)]
-    require(problems)
-
-
-def engine_alone():
-    "Rule 2: the engine imports nothing from outside the engine, in its cells neither."
-    problems = []
-    for p in (p for p in CHAPTERS if p.parent.name == "engine"):
-        wrong = {m for m in imports_of(p) if not m.startswith("seed_nb.engine.")}
-        problems += [f"{title(p)} imports {m}" for m in sorted(wrong)]
-    require(problems)
-
-
-def models_alone():
-    """Rule 3: what a model chapter exports imports of the engine configs, images and files only,
-    and no world."""
-    story = {
-        m for p in CHAPTERS if p.parent == NBS and MODEL_CHAPTER.match(p.name) if (m := module(p))
-    }
-    helpers = {f"seed_nb.engine.{m}" for m in ("config", "images", "files")}
-    problems = []
-    for p in (p for p in CHAPTERS if p.parent == NBS and MODEL_CHAPTER.match(p.name)):
-        packing = {"seed_nb.engine.packing"} if p.name.startswith("05") else set()
-        wrong = imports_of(p, exported=True) - story - helpers - packing
-        problems += [f"{title(p)} exports code that imports {m}" for m in sorted(wrong)]
-    require(problems)
-
-
-def no_circle():
-    """No circle in the imports of the package (rule 4: run and evaluation chapters may import
-    everything else)."""
-    graph = {}
-    for p in MODULES:
-        name = ".".join(p.relative_to(ROOT).with_suffix("").parts)
-        package = name.rpartition(".")[0]
-        graph[name] = imported(p.read_text(encoding="utf-8"), package)
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as e:
-        raise Failed(" -> ".join(e.args[1])) from None
-
-
-LIGHT = """
-import sys, time
-start = time.process_time()
-import torch
-from transformers import AutoModel, Blip2QFormerModel, Blip2VisionModel, PreTrainedModel
-libraries = time.process_time()
-import seed_nb.tokenizer
-end = time.process_time()
-heavy = {"datasets", "peft", "diffusers", "seed_nb.engine.training"} & set(sys.modules)
-assert not heavy, f"import seed_nb.tokenizer brings {heavy}"
-took = f"{end - start:.1f} s, of which torch and transformers are {libraries - start:.1f} s"
-print(took)
-assert end - libraries < 1, f"import seed_nb.tokenizer takes {took} of the processor"
-"""
-
-
-def light():
-    "Rule 5: importing the tokenizer brings neither `datasets` nor `peft` nor the training loop."
-    sh(sys.executable, "-c", LIGHT)
-
-
-def names():
-    "No public name is exported twice, but for the verbs that every run chapter has."
-    where = {}
-    for p in MODULES:
-        for node in ast.parse(p.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                for name in ast.literal_eval(node.value):
-                    where.setdefault(name, []).append(p.relative_to(LIB).as_posix())
-    verbs = {"train", "evaluate"}
-    require(f"{n} of {', '.join(ps)}" for n, ps in where.items() if len(ps) > 1 and n not in verbs)
-
-
-def hints():
-    "Every public function has a docstring, and type hints for its arguments and its result."
-    problems = []
-    for p in MODULES:
-        for name, f in public_functions(p):
-            bare = [a.arg for a in (*f.args.args, *f.args.kwonlyargs) if a.annotation is None]
-            bare = [a for a in bare if a not in ("self", "cls", "ctx")]
-            lacks = bare + ["result"] * (f.returns is None)
-            if lacks and not any("overload" in ast.unparse(d) for d in f.decorator_list):
-                problems.append(f"{p.relative_to(LIB)}: {name}: no type for {', '.join(lacks)}")
-            if "." not in name and not ast.get_docstring(f):
-                problems.append(f"{p.relative_to(LIB)}: {name}: no docstring")
-    require(problems)
-
-
-def openings():
-    """A chapter opens with a cell of its title and one quoted line: the docs keep nothing else
-    of that cell."""
-    for p in CHAPTERS:
-        first = text(cells(p, "markdown")[0])
-        if not re.fullmatch(r"# [^\n]+(\n\n> [^\n]+)?", first):
-            raise Failed(f"{title(p)}: the first cell is\n{first}")
-
-
-def params():
-    "A run chapter has exactly one `parameters` cell, of plain literals; the others have none."
-    for p in CHAPTERS:
-        if (n := len(tagged(p))) != is_run(p):
-            raise Failed(f"{title(p)}: {n} cells are tagged `parameters`")
-        values = parameters(p).items()
-        require(f"{title(p)}: {k} is no plain literal" for k, s in values if not is_literal(s))
-
-
-def is_literal(statement) -> bool:
-    "Whether the right side of this assignment is a plain literal."
-    try:
-        ast.literal_eval(statement.value)
-    except (ValueError, AttributeError):
-        return False
-    return True
-
-
-def ruff():
-    "The lint rules of pyproject.toml, and its format."
-    places = "nbs", "tools", "setup.py"
-    sh(BIN / "ruff", "check", "--no-cache", *places)
-    sh(BIN / "ruff", "format", "--check", "--no-cache", *places)
-
-
-def unsafe(node) -> list[str]:
-    "Words for what is unsafe about this node of a syntax tree, if anything."
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        names = {a.name.split(".")[0] for a in node.names}
-        names |= {(getattr(node, "module", "") or "").split(".")[0]}
-        return sorted(names & {"pickle", "dill", "cloudpickle", "shelve", "marshal"})
-    if not isinstance(node, ast.Call):
-        return []
-    name, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
-    if name in {"eval", "exec", "os.system"}:
-        return [name]
-    if name == "torch.load" and given.get("weights_only") != "True":
-        return ["torch.load of any object"]
-    bad = dict(trust_remote_code="True", shell="True", allow_pickle="True", strict="False")
-    wrong = [
-        k for k, v in given.items() if bad.get(k) == v and not (k == "strict" and name == "zip")
-    ]
-    return [f"{k}={bad[k]}" for k in wrong]
-
-
-def security():
-    """Nothing unpickles, evaluates text, runs a shell or foreign code, or loads weights that do
-    not fit."""
-    found = (
-        (p, node.lineno, what)
-        for p in MODULES
-        for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))
-        if (what := ", ".join(unsafe(node)))
-    )
-    require(f"{p.relative_to(LIB)}:{line}: {what}" for p, line, what in found)
-
+from shell import Failed, Skipped, copy, require, sh
 
 # ---- what is built from them ----
 
 
 def docs():
-    "The documentation site builds, with a page for every chapter."
+    """The documentation site builds, with a page for every chapter, every paragraph of the chapter
+    on it, and no link that leads nowhere."""
     with copy() as tree:
         sh(sys.executable, "tools/docs.py", cwd=tree)
-        pages = {p.relative_to(tree / "_docs").as_posix() for p in (tree / "_docs").rglob("*.html")}
-        wanted = (re.sub(r"(^|/)\d+[a-z]*_", r"\1", title(p)) for p in CHAPTERS)
-        require(f"no page {name}.html" for name in wanted if f"{name}.html" not in pages)
-        require(f"{page} links to {link}" for page, link in dead_links(tree / "_docs", pages))
+        site = tree / "_docs"
+        wanted = [(p, pages.page_of(p)) for p in CHAPTERS]
+        require(f"no page {name}" for _, name in wanted if not (site / name).is_file())
+        require(f"{chapter}: not on its page: {words}" for chapter, words in pages.lost(site))
+        require(f"{page} links to {link}" for page, link in pages.dead_links(site))
 
 
-def dead_links(site, pages):
-    "Pairs of a page and a link on it that leads to no page of the site."
-    for page in sorted(pages):
-        html = (site / page).read_text(encoding="utf-8")
-        for link in re.findall(r'href="([^":#?]+\.(?:html|ipynb))[#"]', html):
-            if not ((site / page).parent / link).resolve().is_file():
-                yield page, link
+def links():
+    "The links of README.md and its neighbours lead to files of the repository."
+    require(f"{p.name} links to {link}" for p in pages.DOCUMENTS for link in pages.dead_files(p))
 
 
 def wheel():
@@ -353,18 +82,102 @@ def wheel():
 # ---- the chapters run ----
 
 
-def run_cells(path):
-    "Run the cells of a chapter as nbdev_test does; run chapters are left to `smoke`."
+MEASURED = []  # the folder in which processes leave what they executed, if it is measured
+
+
+def tested(path, *cmd, **kw) -> str:
+    """The output of `cmd`, which runs the chapter at `path`: its exported cells count as lines of
+    the package, and an attempt to reach another machine fails."""
+    with TemporaryDirectory() as tmp:
+        log = Path(tmp) / "network"
+        env = dict(run_cells.environment(), NO_NETWORK_LOG=str(log))
+        env |= run_cells.follow_in_kernels(Path(tmp) / "ipython", path)
+        for folder in MEASURED:
+            env |= measure.environment(folder)
+        out = sh(*cmd, **env, **kw)
+        require(log.read_text().splitlines() if log.exists() else [])
+        return out
+
+
+def chapter(path, *options):
+    "Run the cells of a chapter and compare what they print; run chapters are left to `smoke`."
     if is_run(path):
         raise Skipped
-    sh(BIN / "nbdev_test", "--path", path)
+    tested(path, sys.executable, ROOT / "tools/run_cells.py", path, *options)
+
+
+def slow_chapter(path):
+    "Run a chapter with its slow cells."
+    timeout = 3 * 3600
+    run = [sys.executable, ROOT / "tools/run_cells.py", path, "--flags", "slow", "--no-outputs"]
+    tested(path, *run, timeout=timeout)
+
+
+def notebook(folder, *made) -> Path:
+    "A notebook in `folder` of code cells, `(source, what stands there as printed)` of each."
+    cells = [
+        dict(
+            cell_type="code",
+            id=f"c{i}",
+            metadata={},
+            source=source,
+            outputs=[dict(output_type="stream", name="stdout", text=printed)],
+        )
+        for i, (source, printed) in enumerate(made)
+    ]
+    (folder / "made.ipynb").write_text(json.dumps(dict(cells=cells)), encoding="utf-8")
+    return folder / "made.ipynb"
+
+
+SHOWS = "print('loss 1.234, 17 right, 0.5 s')"
+FETCH = """
+import urllib.request
+try:
+    urllib.request.urlopen("http://192.0.2.1", timeout=1)
+except Exception:
+    print("offline")
+"""
+PROCESS = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {FETCH!r}])"
+LOOPBACK = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(server.getsockname()).close()
+"""
+GOOD = [
+    (SHOWS, "loss 1.235, 17 right, 2.1 s"),  # within the tolerance, and a time
+    ("#| varies\n" + SHOWS, "loss 2"),
+    ("#| slow\n1 / 0", ""),
+    ("#| eval: false\n1 / 0", ""),
+    (LOOPBACK, ""),
+]
+BAD = [
+    (SHOWS, "loss 1.334, 17 right, 0.5 s"),
+    (SHOWS, "loss 1.234, 18 right, 0.5 s"),
+    (SHOWS, ""),
+    ("1 / 0", ""),
+    (FETCH, "offline"),
+    (PROCESS, "offline"),
+]
+
+
+def runner():
+    """The runner of the cells passes what is right, and fails for an output that is another one
+    and for a connection, in the process of the chapter and in one that it starts."""
+    with TemporaryDirectory() as tmp:
+        chapter(notebook(Path(tmp), *GOOD))
+        for source, printed in BAD:
+            try:
+                chapter(notebook(Path(tmp), (source, printed)))
+            except Failed:
+                continue
+            raise Failed(f"this passes:\n{source}\nwith the output {printed!r}")
 
 
 def papermill(path, tmp, ok=True, **kw) -> str:
     "Run the chapter at `path` in the folder `tmp` with the parameters in `kw`."
     values = [a for k, v in kw.items() for a in ("-p", k, v)]
-    command = BIN / "papermill", path, f"{tmp}/out.ipynb", "--no-progress-bar", *values
-    return sh(*command, cwd=tmp, ok=ok, PYTHONPATH=str(ROOT))
+    command = rules.BIN / "papermill", path, f"{tmp}/out.ipynb", "--no-progress-bar", *values
+    return tested(path, *command, cwd=tmp, ok=ok)
 
 
 def toy(path, tmp, **kw) -> dict:
@@ -393,17 +206,23 @@ def unknown(path):
 # ---- the driver ----
 
 
-def all_checks() -> list[tuple]:
+def all_checks(compare: bool) -> list[tuple]:
     "Pairs of name and function, cheap ones first."
-    step, built = (clean, export, readme, size), (docs, wheel)
-    rules = (within_folders, engine_alone, models_alone, no_circle, light, names, hints, openings)
-    checks = [(f.__name__, f) for f in (*step, *rules, params, ruff, security, *built)]
-    checks += [(f"cells {title(p)}", lambda p=p: run_cells(p)) for p in CHAPTERS]
+    checks = [(f.__name__, f) for f in (*rules.ALL, runner, docs, links, wheel)]
+    options = () if compare else ("--no-outputs",)
+    checks += [(f"cells {title(p)}", lambda p=p: chapter(p, *options)) for p in CHAPTERS]
     for p in filter(is_run, CHAPTERS):
         counts = (1, 2) if "n_proc" in parameters(p) else (1,)
         checks += [(f"smoke {title(p)} n_proc={n}", lambda p=p, n=n: smoke(p, n)) for n in counts]
         checks.append((f"unknown {title(p)}", lambda p=p: unknown(p)))
     return checks
+
+
+def slow_checks() -> list[tuple]:
+    "Pairs of name and function: the chapters that have slow cells."
+    plain = [p for p in CHAPTERS if not is_run(p)]
+    slow = [p for p in plain if any("slow" in directives(c) for c in cells(p))]
+    return [(f"slow {title(p)}", lambda p=p: slow_chapter(p)) for p in slow]
 
 
 def outcome(check) -> tuple:
@@ -426,22 +245,77 @@ def report(name, status, seconds, why):
         print("\n".join("    " + line for line in why.splitlines()[-40:]), flush=True)
 
 
-def main(words):
-    checks = [(name, f) for name, f in all_checks() if all(w in name for w in words)]
+def coverage(found):
+    "Enough of the package is executed by its tests."
+    print(measure.line(found))
+    short = measure.percent(found["totals"]) < measure.FLOOR
+    require([f"less than {measure.FLOOR} % of the package is executed"] * short)
+
+
+def exercised(found):
+    "Every public function and method of the package is executed by some test."
+    require(measure.not_exercised(found))
+
+
+CELLS = "cells", "smoke"  # what runs chapters
+
+
+def show_missing(found, names):
+    "Print which lines of the modules of those chapters were not executed that `names` ran."
+    ran = {name.split()[1] for name in names if name.startswith(CELLS)}
+    for p in CHAPTERS:
+        if title(p) in ran and module(p):
+            file = found["files"][module_file(p).relative_to(LIB).as_posix()]
+            share = measure.percent(file["summary"])
+            print(f"{module(p)}: {share:.0f} % executed; not: {measure.missing(file)}")
+
+
+def options():
+    "What the command line asks for."
+    parser = argparse.ArgumentParser(description="Run the tests.")
+    parser.add_argument("words", nargs="*", help="run the tests with all of these in their name")
+    parser.add_argument("--no-outputs", action="store_true", help="do not compare the outputs")
+    parser.add_argument("--slow", action="store_true", help="run the chapters with slow cells")
+    return parser.parse_args()
+
+
+def main():
+    args = options()
+    every = slow_checks() if args.slow else all_checks(compare=not args.no_outputs)
+    checks = [(name, f) for name, f in every if all(w in name for w in args.words)]
     if not checks:
-        sys.exit(f"no check has all of {words} in its name")
-    count, times = dict.fromkeys(["ok", "FAILED", "skipped"], 0), {}
+        sys.exit(f"no check has all of {args.words} in its name")
+    with TemporaryDirectory() as tmp:
+        if measures := not args.slow and any(name.startswith(CELLS) for name, _ in checks):
+            MEASURED.append(Path(tmp))
+        results = list(run_all(checks))
+        if measures and any(Path(tmp).iterdir()):
+            found = measure.measured(Path(tmp))
+            show_missing(found, [name for name, _ in checks] if args.words else [])
+            if len(checks) == len(every):
+                whole = [("coverage", coverage), ("exercised", exercised)]
+                results += run_all([(name, lambda f=f: f(found)) for name, f in whole])
+    summary(results)
+
+
+def run_all(checks):
+    "Run `checks`, two at a time; yield name, status and seconds of each, in order."
     with ThreadPoolExecutor(min(2, os.cpu_count())) as pool:
         for name, result in [(name, pool.submit(outcome, f)) for name, f in checks]:
             status, seconds, why = result.result()
-            count[status], times[name] = count[status] + 1, seconds
             report(name, status, seconds, why)
-    slow = sorted(times, key=times.get, reverse=True)[:10]
-    print("the slowest: " + ", ".join(f"{name} {times[name]:.0f} s" for name in slow))
+            yield name, status, seconds
+
+
+def summary(results):
+    "Print the slowest checks and how many passed, and exit with 1 if one failed."
+    slow = sorted(results, key=lambda r: r[2], reverse=True)[:10]
+    print("the slowest: " + ", ".join(f"{name} {seconds:.0f} s" for name, _, seconds in slow))
+    count = Counter(status for _, status, _ in results)
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     print(f"{count['ok']} passed, {count['FAILED']} failed{skipped}")
     sys.exit(count["FAILED"] > 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

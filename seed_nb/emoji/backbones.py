@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from transformers import (
@@ -42,10 +42,11 @@ from seed_nb.emoji.builders import (
 from .held_out import trainable
 from .scenes import BACKGROUNDS, EMOJI, PLACES, SIZES, Scene, random_scene
 from .source import SceneSource
-from ..engine.config import Config, SeedError
-from ..engine.files import load_tensors, save_json, save_tensors
+from ..engine.config import Config, Count, Seed, SeedError
+from ..engine.files import apply_umask, load_tensors, save_json, save_tensors
 from ..engine.images import to_pixels
 from ..engine.training import TrainConfig, fit, on_main, run_from_command_line
+from ..sd_alignment import new_pipeline
 from ..vit_features import ViTConfig, build_vit, frozen
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c006
@@ -347,17 +348,14 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
     on_main(save_json, out_dir / "sd" / "reader.json", dict(sizes=READ_SIZES, names=1))
 
 
-def pipeline(stage: DiffusionStage) -> StableDiffusionPipeline:
+def pipeline(stage: DiffusionStage) -> Any:
     "The parts of `stage` as a `StableDiffusionPipeline`."
-    return StableDiffusionPipeline(
+    return new_pipeline(
         vae=stage.vae,
         text_encoder=stage.text,
         tokenizer=stage.tokenizer,
         unet=stage.unet,
         scheduler=stage.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c026
@@ -403,10 +401,10 @@ class BackbonesConfig(Config):
     "Which backbones to train and how; `steps` > 0 overrides the steps of every part."
 
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(steps=2, batch_size=4))
-    parts: tuple = ("vit", "vae", "decoder", "text", "unet", "opt")
-    steps: int = 0
-    batch_size: int = 0
-    seed: int = 1
+    parts: tuple[str, ...] = ("vit", "vae", "decoder", "text", "unet", "opt")
+    steps: Count = 0
+    batch_size: Count = 0
+    seed: Seed = 1
 
 
 TRAINERS = dict(
@@ -438,6 +436,7 @@ def train(cfg: BackbonesConfig, out_dir: str | Path, log_fn: Callable | None = N
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }
         TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), out_dir, log_fn)
+        on_main(apply_umask, out_dir)
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c030
 if __name__ == "__main__" and "__file__" in globals():

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from typing import Annotated
 
 import torch
 from PIL import Image
@@ -18,7 +19,7 @@ from .held_out import minimal_group, renamed, trainable
 from .scenes import Scene, draw, make_scene, picture, random_scene
 from .wording import caption, parse
 from ..engine.cache import crop, pair_key
-from ..engine.config import SeedError
+from ..engine.config import Positive, Range, Seed, SeedError, Share, checked
 from ..engine.sources import LoaderConfig, collate_samples, register_source
 
 # %% ../../nbs/emoji/05_source.ipynb #c048
@@ -40,10 +41,13 @@ class SceneSource:
         alike: float = 0.0,
         canonical: bool = False,
     ):
-        if batch_size < 1:
-            raise SeedError(f"batch_size must be at least 1, not {batch_size}")
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
-        self.minimal, self.alike, self.canonical = minimal, alike, canonical
+        self.batch_size = checked(batch_size, Positive, "batch_size")
+        self.seed, self.world = checked(seed, Seed, "seed"), checked(world, Positive, "world")
+        self.rank = checked(rank, Annotated[int, Range(ge=0, le=world - 1)], "rank")
+        self.minimal, self.alike = (
+            checked(share, Share, name) for share, name in ((minimal, "minimal"), (alike, "alike"))
+        )
+        self.canonical = canonical
         self.step, self.waiting = 0, []  # batches drawn, and the samples of the last one to come
 
     def __iter__(self):
@@ -83,6 +87,8 @@ class SceneSource:
         return dict(step=self.step, waiting=len(self.waiting))
 
     def load_state_dict(self, state: dict) -> None:
+        if "step" not in state:
+            raise SeedError(f"scenes: the position is one in other data ({[*state]!s:.60})")
         waiting = state.get("waiting", 0)
         before = -(-waiting // self.batch_size)  # batches from which samples are still to come
         self.step, self.waiting = state["step"] - before, []
@@ -95,10 +101,8 @@ class SceneParts:
     name = "scenes"
 
     def __init__(self, n: int, per_part: int, seed: int = 0, **options):
-        self.n, self.per_part = n, per_part
-        self.source = SceneSource(per_part, seed, **options)
-        if n < 1:
-            raise SeedError(f"n must be at least 1 for the emoji world, which has no end, not {n}")
+        self.n = checked(n, Positive, "n, of the emoji world, which has no end,")
+        self.per_part, self.source = per_part, SceneSource(per_part, seed, **options)
 
     def __len__(self) -> int:
         return -(-self.n // self.per_part)

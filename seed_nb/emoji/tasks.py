@@ -16,6 +16,8 @@ from .held_out import held_out, trainable
 from .questions import QUESTION_KINDS, edits, question
 from .scenes import Scene, draw, picture
 from .wording import caption
+from ..engine.config import SeedError
+from ..engine.text import clean_texts
 from ..seed_lm import Examples, SeedLM
 from ..tasks import TaskContext, register_task, register_test_samples
 
@@ -50,7 +52,8 @@ register_task("draw", draw_scene, picture_target=True)
 # %% ../../nbs/emoji/05a_tasks.ipynb #t009
 def edit_prompt(examples: Examples, codes: torch.Tensor, instruction: str) -> list[int]:
     "The ids of a picture and an instruction; what follows is the edited picture."
-    prompt = examples.after_picture(codes, f"edit the image: {instruction}")
+    words = examples.typed(instruction, "instruction", "instruction")
+    prompt = examples.after_picture(codes, f"edit the image: {words}")
     return [*prompt, examples.vocab.eos]
 
 
@@ -80,9 +83,13 @@ def edit(
     seed: int = 0,
     **generate_kwargs,
 ) -> list[Image.Image]:
-    "Each of `images` edited as its instruction says, by a model that was trained on `edit`."
-    pairs = zip(lm.encode(images), instructions, strict=True)
-    prompts = [edit_prompt(lm.examples, codes, text) for codes, text in pairs]
+    """Each of `images` edited as its instruction says, by a model that was trained on `edit`.
+
+    `SeedError` unless there is one for each."""
+    codes, instructions = lm.encode(images), clean_texts(instructions, "instruction")
+    if len(codes) != len(instructions):
+        raise SeedError(f"{len(instructions)} instructions, {len(codes)} images")
+    prompts = [edit_prompt(lm.examples, *pair) for pair in zip(codes, instructions)]
     codes = lm.write_codes(prompts, seed, **generate_kwargs)
     return lm.decode(list(codes), seed)
 

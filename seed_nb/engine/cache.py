@@ -17,27 +17,30 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
 
-from .config import SeedError
+from .config import Positive, Range, Seed, SeedError, Share, checked
 from .files import load_json, load_tensors, save_json, save_tensors, sha256
 from .mixtures import parse_mixture
 from .shards import batched, read_shards, shard_files, tar_record
 from seed_nb.engine.sources import (
     DEFAULT_LOADER,
+    ColumnWatch,
     Filter,
     LoaderConfig,
     Rows,
     Sample,
     Table,
+    file_fields,
     find_data,
     one_line,
     open_rows,
+    read_file,
     read_record,
     registered,
     squash,
@@ -84,6 +87,7 @@ class DiskParts:
         self, side: int = 224, loader: LoaderConfig = DEFAULT_LOADER, questions: bool = False
     ):
         self.side, self.loader, self.questions = side, loader, questions
+        self.watch = ColumnWatch("the data", loader.filter)
 
     @property
     def about(self) -> dict:
@@ -95,8 +99,15 @@ class DiskParts:
         return crop(image, box, self.side)
 
     def read(self, sample: Sample) -> dict | None:
-        "The picture and the texts of a `sample`, or `None` if the filter leaves it out."
-        if (found := read_record(sample.read(), self.loader.filter, self.questions)) is None:
+        """The picture and the texts of a `sample`, or `None` if the filter leaves it out.
+
+        `SeedError`, which begins with the name of the sample, if it is unusable."""
+        try:
+            self.watch.look(record := sample.read())
+            found = read_record(record, self.loader.filter, self.questions)
+        except SeedError as e:
+            raise SeedError(str(e) if sample.name in str(e) else f"{sample.name}: {e}") from e
+        if found is None:
             return None
         image, texts = found
         return dict(pixels=torch.from_numpy(np.array(image)).permute(2, 0, 1), **texts)
@@ -115,11 +126,11 @@ class TarParts(DiskParts):
         return len(self.files)
 
     def pairs(self, i: int) -> Iterator[tuple[bytes, Callable]]:
-        for s in read_shards([self.files[i]]):
+        for s in read_shards([self.files[i]], file_fields(self.loader)):
             text = s["json"] if s["text"] is None else s["text"]
             if self.questions:
                 text = (s["text"] or b"") + (s["json"] or b"")
-            sample = Sample(s["key"], partial(tar_record, s, self.loader))
+            sample = Sample(f"{s['shard']}: {s['key']}", partial(tar_record, s, self.loader))
             yield pair_key(s["image"] or b"", text or s["key"].encode()), partial(self.read, sample)
 
 
@@ -128,7 +139,7 @@ class RowParts(DiskParts):
 
     def __init__(self, rows: Rows, per_part: int, side: int = 224, **kw):
         super().__init__(side, **kw)
-        self.rows, self.per_part = rows, per_part
+        self.rows, self.per_part = rows, checked(per_part, Positive, "per_part")
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.per_part)
@@ -146,14 +157,16 @@ def _row_key(sample: Sample) -> bytes:
         asked = [one_line(record.get(k)) for k in ("question", "answer")]
         text = "\n".join([one_line(record.get("text")), *(asked if all(asked) else [])])
         return pair_key(_file_bytes(record["image"]), text.encode())
-    except (SeedError, OSError):
+    except SeedError:
         return pair_key(b"", sample.name.encode())
 
 
 def _file_bytes(image) -> bytes:
     if isinstance(image, Image.Image):
         return f"{image.size}".encode() + image.tobytes()
-    return image if isinstance(image, bytes) else Path(image).read_bytes()
+    if not isinstance(image, (bytes, str, Path)):
+        raise SeedError(f"a picture of type {type(image).__name__}")
+    return image if isinstance(image, bytes) else read_file(image)
 
 # %% ../../nbs/engine/08_cache.ipynb #n002
 def open_parts(
@@ -230,8 +243,11 @@ def write_cache(
     `about` is written into the index and must stay the same. Returns the index, or `None` if other
     processes have to finish. `SeedError` if the folder holds another cache, or if a share `max_bad`
     of the pairs is surely unusable."""
-    if min(crops, per_shard, batch_size) < 1:
-        raise SeedError("crops, per_shard and batch_size must be at least 1")
+    sizes = dict(crops=crops, per_shard=per_shard, batch_size=batch_size, world=world)
+    for name, value in sizes.items():
+        checked(value, Positive, name)
+    checked(rank, Annotated[int, Range(ge=0, le=world - 1)], "rank")
+    checked(max_bad, Share, "max_bad")
     job = _Job(parts, model, Path(out_dir), crops, seed, per_shard, batch_size)
     if index := job.begin(about):
         return index
@@ -337,7 +353,7 @@ class _Job:
             try:
                 sample = read()
             except SeedError as e:
-                logging.getLogger(__name__).warning("skipped a pair of %s: %s", name, e)
+                logging.getLogger(__name__).warning("skipped %s (for %s)", e, name)
                 counts["skipped"] += 1
                 continue
             counts["left_out" if sample is None else "rows"] += 1
@@ -473,15 +489,17 @@ class CachedSource:
         kind: str = "",
         models: dict | None = None,
     ):
-        self.folder, self.batch_size, self.seed = Path(folder), batch_size, seed
-        self.rank, self.world, self.index = rank, world, open_cache(folder, kind, models)
+        self.folder, self.batch_size = Path(folder), batch_size
+        self.seed = checked(seed, Seed, "seed")
+        self.rank, self.world = rank, checked(world, Positive, "world")
+        self.index = open_cache(folder, kind, models)
         self.ends = np.cumsum([shard["rows"] for shard in self.index["shards"]])
         self.open = lru_cache(512)(self._open)
         self.per, self.used = self.index["rows"] // world, 0
         if self.per < 1:
             raise SeedError(f"{folder}: {self.index['rows']} rows for {world} processes")
-        if batch_size < 1:
-            raise SeedError(f"batch_size must be at least 1, not {batch_size}")
+        checked(rank, Annotated[int, Range(ge=0, le=world - 1)], "rank")
+        checked(batch_size, Positive, "batch_size")
         self.source = self._registered()
         self._begin(0)
 

@@ -25,12 +25,12 @@ from .measure import peak_flops, peak_memory
 
 # %% ../../nbs/engine/10_log.ipynb #c012
 def read_metrics(out_dir: Path | str) -> list[dict]:
-    "The rows of `out_dir/metrics.jsonl`; a half-written last line is skipped."
+    "The rows of `out_dir/metrics.jsonl`; a half-written or damaged line is skipped."
     file, rows = Path(out_dir) / "metrics.jsonl", []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        with contextlib.suppress(ValueError):
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and type(row.get("step")) is int]
 
 
 def check_tracker(name: str) -> str:

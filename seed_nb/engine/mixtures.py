@@ -7,18 +7,21 @@ __all__ = ['parse_mixture', 'Mixture', 'open_source', 'Prefetch']
 
 # %% ../../nbs/engine/07_mixtures.ipynb #c002
 import copy
+import itertools
+import math
 import os
 import queue
 import re
 import threading
 
-from .config import SeedError
+from .config import Positive, SeedError, checked
 from .shards import ShardSource
 from seed_nb.engine.sources import (
     DEFAULT_LOADER,
     LoaderConfig,
     Source,
     collate_samples,
+    expand,
     find_data,
     open_files,
     registered,
@@ -42,13 +45,15 @@ def parse_mixture(data: str) -> list[tuple[str, float]]:
         weights = [float(weight or 1) for _, weight in found]
     except ValueError:
         weights = [0.0]
-    if min(weights) <= 0:
+    if min(weights) <= 0 or not math.isfinite(sum(weights)):
         raise SeedError(f"data: weights must be positive numbers, not {data!r}")
     return [(name, w / sum(weights)) for (name, _), w in zip(found, weights)]
 
 
 def _is_there(part: str) -> bool:
-    return registered(part) is not None or os.path.exists(part)
+    if registered(part) is not None or os.path.exists(part):
+        return True
+    return bool(re.search(r"[*?\[{]", part)) and bool(expand(part))
 
 
 def _split_weight(part: str) -> tuple[str, str | None]:
@@ -59,7 +64,7 @@ def _split_weight(part: str) -> tuple[str, str | None]:
 
 def _split_parts(data: str) -> list[str]:
     "The parts between the commas of `data` that stand neither in braces nor in a path that exists."
-    pieces, parts = re.split(r",(?![^{}]*\})", data), []
+    pieces, parts = _split_commas(data), []
     while pieces:
         for n in range(len(pieces), 0, -1):
             part = ",".join(pieces[:n]).strip()
@@ -68,6 +73,15 @@ def _split_parts(data: str) -> list[str]:
         parts, pieces = [*parts, part], pieces[n:]
     return parts
 
+
+def _split_commas(data: str) -> list[str]:
+    "`data` split at the commas outside of braces, or at all of them if a brace stands alone."
+    depths = list(itertools.accumulate((c == "{") - (c == "}") for c in data))
+    if not data or min(depths) < 0 or depths[-1]:
+        return data.split(",")
+    cuts = [i for i, c in enumerate(data) if c == "," and not depths[i]]
+    return [data[a + 1 : b] for a, b in itertools.pairwise([-1, *cuts, len(data)])]
+
 # %% ../../nbs/engine/07_mixtures.ipynb #c008
 class Mixture:
     """Endless batches from `sources`, of which each gives its share of the pairs.
@@ -75,7 +89,8 @@ class Mixture:
     Pictures are squashed to `size`, if it is given."""
 
     def __init__(self, sources: list[Source], shares: list[float], batch_size: int, size: int = 0):
-        self.sources, self.shares, self.batch_size = sources, shares, batch_size
+        self.sources, self.shares = sources, shares
+        self.batch_size = checked(batch_size, Positive, "batch_size")
         self.size, self.taken = size, [0] * len(sources)
 
     def __iter__(self):
@@ -107,8 +122,8 @@ class Mixture:
         return dict(taken=[*self.taken], sources=[source.state_dict() for source in self.sources])
 
     def load_state_dict(self, state: dict) -> None:
-        if len(state["taken"]) != len(self.taken):
-            raise SeedError(f"the run mixed {len(state['taken'])} data sets, not {len(self.taken)}")
+        if (n := len(state.get("taken", [0]))) != len(self.taken):
+            raise SeedError(f"the run mixed {n} data sets, not {len(self.taken)}")
         self.taken = [*state["taken"]]
         for source, s in zip(self.sources, state["sources"]):
             source.load_state_dict(s)
@@ -154,7 +169,8 @@ class Prefetch:
     The same, in the same order."""
 
     def __init__(self, source: Source, ahead: int = 2):
-        self.source, self.ahead, self.state, self.thread = source, ahead, None, None
+        self.source, self.state, self.thread = source, None, None
+        self.ahead = checked(ahead, Positive, "ahead")
 
     def __iter__(self):
         return self
@@ -199,7 +215,7 @@ class Prefetch:
         self.thread = None
 
     def state_dict(self) -> dict:
-        return self.state or self.source.state_dict()
+        return self.source.state_dict() if self.state is None else self.state
 
     def load_state_dict(self, state: dict) -> None:
         self.close()

@@ -26,8 +26,12 @@ def position_ids(document_ids: torch.Tensor) -> torch.Tensor:
 def pack(packed_rows: list, pad: int, length: int | None = None) -> dict:
     """`packed_rows` of examples as `dict(input_ids, position_ids, labels, document_ids)`.
 
-    Each is (b, `length`), by default as long as the longest row; `pad` is the id of padding."""
-    t = length or max(sum(len(p + y) for p, y, *_ in row) for row in packed_rows)
+    Each is (b, `length`), by default as long as the longest row; `pad` is the id of padding.
+    `SeedError` if there is no row, or a row longer than `length`."""
+    longest = max((sum(len(p + y) for p, y, *_ in row) for row in packed_rows), default=0)
+    t = length or longest
+    if not longest or longest > t:
+        raise SeedError(f"packed rows need 1 to {t or 'any number of'} tokens, not {longest}")
 
     def fill(part, value):
         flat = [
@@ -52,8 +56,11 @@ def collate(examples: list, pad: int, length: int | None = None) -> dict:
 def left_pad(
     prompts: list, pad: int, device: torch.device | str | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    "Lists of ids as left-padded `input_ids` (b, t) and their `attention_mask` (b, t)."
-    t = max(map(len, prompts))
+    """Lists of ids as left-padded `input_ids` (b, t) and their `attention_mask` (b, t).
+
+    `SeedError` if there is none."""
+    if not (t := max(map(len, prompts), default=0)):
+        raise SeedError("prompts need at least one token")
     return (
         torch.tensor([[pad] * (t - len(p)) + p for p in prompts], device=device),
         torch.tensor([[0] * (t - len(p)) + [1] * len(p) for p in prompts], device=device),

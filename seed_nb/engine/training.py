@@ -12,6 +12,7 @@ __all__ = ['TORCH_DTYPES', 'MIXED_PRECISIONS', 'MAY_CHANGE', 'TrainConfig', 'lea
 import argparse
 import ast
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -26,7 +27,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -42,7 +43,7 @@ from seed_nb.engine.checkpoints import (
     read_state,
     save_checkpoint,
 )
-from .config import Config, SeedError
+from .config import Config, Count, Decay, Positive, Seed, SeedError, Share, Weight
 from .files import is_sharded, save_json
 from .log import Log, check_tracker, progress_printer, read_metrics, take_sample
 from .measure import count_flops, tune_glibc_malloc
@@ -60,49 +61,32 @@ class TrainConfig(Config):
     presets: ClassVar[dict] = dict(
         emoji={}, paper={}, toy=dict(steps=4, batch_size=8, warmup=1, log_every=1, save_every=2)
     )
-    steps: int = 1000  # optimiser steps
-    batch_size: int = 64  # pictures per process and micro-batch
-    accumulate: int = 1  # micro-batches per step
-    lr: float = 1e-3  # peak learning rate
-    min_lr: float = 0.0  # floor of the cosine, as a share of `lr`
-    warmup: int = 100  # steps
-    weight_decay: float = 0.05  # on matrices only
-    betas: tuple = (0.9, 0.98)
-    clip: float = 1.0  # gradient norm
-    precision: str = "auto"  # no, bf16, fp16; auto: bf16 where the hardware multiplies in it
-    dtype: str = "auto"  # of frozen parts: float32, bfloat16, float16; auto: see below
+    steps: Positive = 1000  # optimiser steps
+    batch_size: Positive = 64  # pictures per process and micro-batch
+    accumulate: Positive = 1  # micro-batches per step
+    lr: Weight = 1e-3  # peak learning rate
+    min_lr: Share = 0.0  # floor of the cosine, as a share of `lr`
+    warmup: Count = 100  # steps
+    weight_decay: Weight = 0.05  # on matrices only
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    clip: Weight = 1.0  # largest gradient norm; 0: not clipped
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 if it is in hardware
+    # of frozen parts; auto: see below
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False  # less memory, about a third more time
-    log_every: int = 20
-    save_every: int = 200
-    keep: int = 2  # checkpoints kept
+    log_every: Positive = 20
+    save_every: Positive = 200
+    keep: Positive = 2  # checkpoints kept
     elastic: bool = False  # go on with another number of processes; the data then start anew
-    seed: int = 0
-    prefetch: int = 0  # batches that a thread reads ahead
-    spike: float = 50.0  # a step is skipped at so many times the median loss or gradient; 0: never
-    min_used: float = 0.02  # the log warns when a smaller share of the codes is in use
-    sample_every: int = 0  # steps between samples, if the stage has `sample(step, out_dir)`
+    start_from: str = ""  # a run, or a checkpoint, whose weights a new run begins with
+    start_optimizer: bool = False  # begin with its moments too
+    seed: Seed = 0
+    prefetch: Count = 0  # batches that a thread reads ahead
+    spike: Weight = 50.0  # a step is skipped at so many times the median loss or gradient; 0: never
+    min_used: Share = 0.02  # the log warns when a smaller share of the codes is in use
+    sample_every: Count = 0  # steps between samples, if the stage has `sample(step, out_dir)`
     tracker: str = ""  # `tensorboard`, or another one that `accelerate` knows
     mfu: bool = True  # count the operations of the first step again, to log the utilisation
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "warmup", "weight_decay", "prefetch", "spike", "sample_every"):
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("min_lr", "min_used"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        pair = len(self.betas) == 2 and all(isinstance(b, (int, float)) for b in self.betas)
-        self._require("betas", pair and all(0 <= b < 1 for b in self.betas), "two numbers below 1")
-        self._require("clip", self.clip > 0, "above 0")
-        self._require(
-            "dtype", self.dtype in ("auto", *TORCH_DTYPES), f"auto, {', '.join(TORCH_DTYPES)}"
-        )
-        self._require("precision", self.precision in MIXED_PRECISIONS, ", ".join(MIXED_PRECISIONS))
-
-    def _require(self, name: str, good: bool, what: str):
-        if not good:
-            raise SeedError(f"TrainConfig.{name} must be {what}, not {getattr(self, name)!r}")
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
@@ -309,7 +293,8 @@ class Guard:
 
     def load_state_dict(self, state: dict) -> None:
         "Go on from what `state_dict` returned."
-        vars(self).update(state)
+        known = self.state_dict().keys()
+        vars(self).update({k: v for k, v in state.items() if k in known})
 
 # %% ../../nbs/engine/11_training.ipynb #c019
 def remember_buffers(stage: nn.Module) -> Callable[[], None]:
@@ -360,7 +345,8 @@ class TrainingStep:
             for k, v in out.items():
                 total[k] = total.get(k, 0.0) + float(torch.as_tensor(v).detach())
         losses = {k: v / cfg.accumulate for k, v in total.items()}
-        return losses | dict(grad_norm=float(acc.clip_grad_norm_(self.params, cfg.clip)))
+        norm = acc.clip_grad_norm_(self.params, cfg.clip or math.inf)
+        return losses | dict(grad_norm=float(norm))
 
     def update(self, lr: float, skip: bool = False) -> None:
         "Change the weights, unless the step is to be skipped; then only the scale of the loss."
@@ -426,8 +412,13 @@ def fit(
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    "Seed torch and Python for one step of one process; nothing random has to be saved."
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
+    """Seed torch and Python for one step of one process; nothing random has to be saved.
+
+    PyTorch keeps 32 bits of a seed on a CPU; a number that has more is hashed."""
+    number = (seed * 1_000_003 + step) * 4096 + rank
+    if number >= 2**32:
+        number = int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:8])
+    torch.manual_seed(number)
     random.seed(f"{seed} {step} {rank}")
 
 # %% ../../nbs/engine/11_training.ipynb #c023
@@ -444,7 +435,8 @@ class _Run:
         flops = getattr(self.stage, "flops", None if self.cfg.mfu else 0.0)
         self.log = Log(self.acc, self.cfg, out_dir, self.step, log_fn, flops)
         if "log" in state and self._same_processes(state):
-            self.log.load_state_dict(state["log"][self.acc.process_index])
+            with _unfit(checkpoints(out_dir)[-1]):
+                self.log.load_state_dict(state["log"][self.acc.process_index])
         if self.acc.log_with:
             board = dict(tensorboard=dict(purge_step=self.step + 1))
             self.acc.init_trackers("tracker", init_kwargs=board)
@@ -512,29 +504,55 @@ class _Run:
     def _resume(self) -> dict:
         "Restore everything from the newest checkpoint, if there is one; returns its state."
         if not (found := checkpoints(self.out_dir)):
+            self._begin()
             return {}
-        state, settings = read_state(found[-1]), self._settings()
-        free = MAY_CHANGE + ("processes",) * self.cfg.elastic
+        state = read_state(found[-1])
+        with _unfit(found[-1]):
+            self._check_settings(found[-1], state)
+        load_checkpoint(found[-1], self.stage, self.training.optimizer.optimizer)
+        with _unfit(found[-1]):
+            if self._same_processes(state):
+                self.source.load_state_dict(state["source"][self.acc.process_index])
+            self.guard.load_state_dict(state.get("guard", dict(skipped=state.get("skipped", 0))))
+            if self.acc.scaler is not None and "scaler" in state:
+                self.acc.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        return state
+
+    def _begin(self):
+        "Take over the weights of the run `cfg.start_from`, if one is named."
+        if not self.cfg.start_from:
+            return
+        run = Path(self.cfg.start_from)
+        if not (run / "state.json").exists() and not checkpoints(run):
+            raise SeedError(f"TrainConfig.start_from: no checkpoint in {run}")
+        folder = run if (run / "state.json").exists() else checkpoints(run)[-1]
+        optimizer = self.training.optimizer.optimizer if self.cfg.start_optimizer else None
+        load_checkpoint(folder, self.stage, optimizer)
+
+    def _check_settings(self, folder: Path, state: dict):
+        settings, free = self._settings(), MAY_CHANGE + ("processes",) * self.cfg.elastic
         old = {k: v for k, v in state.get("config", {}).items() if k not in free}
         if differ := [k for k, v in old.items() if v != settings.get(k)]:
             raise SeedError(
-                f"{found[-1]} was trained with another {', '.join(differ)}; choose another out_dir"
+                f"{folder} was trained with another {', '.join(differ)}; choose another out_dir, "
+                f"and train.start_from={folder.parent} to begin with its weights"
             )
-        load_checkpoint(found[-1], self.stage, self.training.optimizer.optimizer)
-        try:
-            if self._same_processes(state):
-                self.source.load_state_dict(state["source"][self.acc.process_index])
-        except (KeyError, IndexError, TypeError) as e:
-            raise SeedError(f"{found[-1]}/state.json: no position in this data: {e!r}") from e
-        self.guard.load_state_dict(state.get("guard", dict(skipped=state.get("skipped", 0))))
-        if self.acc.scaler is not None and "scaler" in state:
-            self.acc.scaler.load_state_dict(state["scaler"])
-        self.step = state["step"]
-        return state
 
 
 MAY_CHANGE = ("steps", "log_every", "save_every", "keep", "prefetch", "spike", "min_used")
 MAY_CHANGE += ("elastic", "sample_every", "tracker", "mfu", "gradient_checkpointing")
+
+
+@contextlib.contextmanager
+def _unfit(folder: Path):
+    "What fails because of something in the state of the checkpoint `folder` is one `SeedError`."
+    try:
+        yield
+    except SeedError:
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
+        raise SeedError(f"{folder}/state.json does not fit this run: {e!r}") from e
 
 
 @contextlib.contextmanager

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from ..causal_qformer import QFormerConfig
@@ -25,14 +24,14 @@ from seed_nb.emoji.builders import (
     opt_tokenizer,
 )
 from ..emoji.source import SceneSource
-from ..engine.config import Config, SeedError
+from ..engine.config import Config, Positive, SeedError
 from ..engine.training import TrainConfig, TrainingStep, make_accelerator
 from ..opt_lora import LMConfig
 from ..reverse_qformer import DecoderConfig
 from .full_size import PartBuilder, PartSizes, decoder_parts
-from ..sd_alignment import load_pipeline
+from ..sd_alignment import load_pipeline, new_pipeline
 from ..seed_lm import SeedLM
-from ..tokenizer import SeedModel, SeedTokenizer, TokenizerConfig
+from ..tokenizer import SeedModel, SeedTokenizer, TokenizerConfig, check_device
 from ..vit_features import ViTConfig, as_encoder, build_vit, frozen
 from ..vq import VQConfig
 
@@ -52,10 +51,10 @@ class BenchConfig(Config):
     )
     size: str = "emoji"
     groups: tuple = GROUPS
-    rounds: int = 5
-    batch: int = 16  # of training steps
-    batches: tuple = (1, 8, 32, 64)  # in which pictures are tokenized
-    steps: int = 5  # of the diffusion
+    rounds: Positive = 5
+    batch: Positive = 16  # of training steps
+    batches: tuple[Positive, ...] = (1, 8, 32, 64)  # in which pictures are tokenized
+    steps: Positive = 5  # of the diffusion
     compile: bool = False  # `torch.compile` as well; always on a GPU
     device: str = ""  # cuda if there is one
     precision: str = "auto"
@@ -114,7 +113,7 @@ class BenchModels:
         dtype: torch.dtype = torch.float32,
         training: TrainConfig | None = None,
     ):
-        self.size, self.device, self.dtype = size, device, dtype
+        self.size, self.device, self.dtype = size, check_device(device), dtype
         self.training = training or TrainConfig()
         scaled = size == "proportions"
         preset = TokenizerConfig.preset
@@ -131,7 +130,7 @@ class BenchModels:
         return as_encoder(self.build(lambda: build_vit(self.vit_cfg, self.device)))
 
     @cached_property
-    def pipe(self) -> StableDiffusionPipeline | SimpleNamespace:
+    def pipe(self) -> Any:
         "A diffusion pipeline with random weights; of `proportions`, the text encoder only."
         words = clip_tokenizer(length=77) if self.size in ("proportions", "paper") else None
         if self.size == "proportions":
@@ -141,10 +140,7 @@ class BenchModels:
             return load_pipeline(self.size).to(self.device)
         parts = {k: self.build(lambda k=k: decoder_parts("paper")[k]) for k in ("unet", "vae")}
         parts["text_encoder"] = self.build(lambda: decoder_parts("paper")["text"])
-        other = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-        pipe = StableDiffusionPipeline(
-            **parts, **other, tokenizer=words, scheduler=build_scheduler()
-        )
+        pipe = new_pipeline(**parts, tokenizer=words, scheduler=build_scheduler())
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

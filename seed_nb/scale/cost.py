@@ -14,7 +14,7 @@ import torch
 
 from ..causal_qformer import CausalQFormer, QFormerConfig
 from ..emoji.builders import build_opt
-from ..engine.config import Config, SeedError
+from ..engine.config import Config, Count, Positive, SeedError
 from ..engine.measure import operations
 from .full_size import decoder_parts
 from ..tokenizer import SeedModel, TokenizerConfig
@@ -53,25 +53,15 @@ class Plan(Config):
     "How much training; a `cache` keeps `crops` views of each picture for stage II."
 
     presets: ClassVar[dict] = dict(paper={})
-    pairs: int = 5_000_000
-    epochs_i: int = 10
-    epochs_ii: int = 20
-    warm: int = 1  # epochs of the language model, image to text only
-    epochs_llm: int = 5  # and in both directions
-    tokens: int = 52  # of an example
+    pairs: Positive = 5_000_000
+    epochs_i: Count = 10
+    epochs_ii: Count = 20
+    warm: Count = 1  # epochs of the language model, image to text only
+    epochs_llm: Count = 5  # and in both directions
+    tokens: Positive = 52  # of an example
     cache: bool = True
-    crops: int = 1
-    padded_to: int = 0  # tokens, if examples are padded and not packed
-
-    def __post_init__(self):
-        super().__post_init__()
-        if (
-            min(self.pairs, self.tokens, self.crops) < 1
-            or min(self.epochs_i, self.epochs_ii, self.warm, self.epochs_llm) < 0
-        ):
-            raise SeedError(
-                "Plan: pairs, tokens and crops must be at least 1, and epochs not negative"
-            )
+    crops: Positive = 1
+    padded_to: Count = 0  # tokens, if examples are padded and not packed
 
 
 EFFICIENCY = {"stage I": 0.5, "extract": 0.6, "stage II": 0.35, "tokenize": 0.6, "LLM": 0.45}

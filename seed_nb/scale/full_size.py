@@ -32,7 +32,7 @@ from ..causal_qformer import CausalQFormer
 from ..emoji.builders import build_opt, build_text_encoder, build_unet, build_vae
 from ..emoji.held_out import held_out
 from ..emoji.scenes import picture
-from ..engine.config import Config, SeedError
+from ..engine.config import Config, SeedError, Size
 from ..engine.files import load_json, load_tensors, save_json, save_tensors
 from ..engine.images import to_pixels
 from ..engine.measure import PeakMemory, fastest, operations, release, weight_bytes
@@ -168,10 +168,10 @@ class PartSizes(Config):
     )
     first: TokenizerConfig  # SEED-1
     second: TokenizerConfig  # SEED-2
-    latents: tuple  # sides of the two latents: an eighth of the picture's
-    words: int  # tokens that the text encoders of the diffusion models read
+    latents: tuple[Size, Size]  # sides of the two latents: an eighth of the picture's
+    words: Size  # tokens that the text encoders of the diffusion models read
     lm: LMConfig
-    opt: tuple  # vocabulary, width, layers, heads and positions of the language model
+    opt: tuple[Size, ...]  # vocabulary, width, layers, heads and positions of the language model
 
 
 def diffusion(size: PartSizes, second: bool) -> dict[str, nn.Module]:
