@@ -583,6 +583,14 @@ def _write_parts(tok: SeedTokenizer, folder: Path, half: bool) -> dict:
     return out
 
 
+def _spare_strangers(folder: Path, parts: list[Path]):
+    "`SeedError` if a folder would be replaced that belongs to no tokenizer."
+    found = [folder / p.name for p in parts if p.is_dir() and (folder / p.name).exists()]
+    config = folder / "config.json"
+    if found and not (config.is_file() and {"qformer", "vq"} <= load_json(config).keys()):
+        raise SeedError(f"{found[0]} is there and belongs to no tokenizer: save to another folder")
+
+
 def save_tokenizer(tok: SeedTokenizer, folder: Path, half: bool = False, **kw) -> None:
     "Write the whole `folder` of `tok`; `kw` is for `PreTrainedModel.save_pretrained`."
     state, config = tok.model.state_dict(), tok.config
@@ -597,7 +605,9 @@ def save_tokenizer(tok: SeedTokenizer, folder: Path, half: bool = False, **kw) -
             with quiet():
                 super(SeedTokenizer, tok).save_pretrained(tmp, state_dict=state, **kw)
             apply_umask(tmp)
-            for part in sorted(Path(tmp).iterdir(), key=lambda p: p.name == "config.json"):
+            parts = sorted(Path(tmp).iterdir(), key=lambda p: p.name == "config.json")
+            _spare_strangers(folder, parts)
+            for part in parts:
                 if part.is_dir():
                     shutil.rmtree(folder / part.name, ignore_errors=True)
                 folder.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from chapters import NBS, ROOT, cells, directives, is_run, places, text
 
 STARTUP = ROOT / "tools" / "startup"
-FRESH = dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_STARTUP="1")
+FRESH = dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
 
 
 def environment(tree: Path = ROOT) -> dict[str, str]:
@@ -200,9 +200,10 @@ def masked(printed: str) -> str:
     return "\n".join(filter(None, lines))
 
 
-def picture(png: str) -> str:
-    "A word for a PNG picture: its size."
-    width, height = struct.unpack(">II", base64.b64decode("".join(png))[16:24])
+def picture(png: str | list | bytes) -> str:
+    "A word for a PNG picture, in base64 or as it is: its size."
+    data = png if isinstance(png, bytes) else base64.b64decode("".join(png))
+    width, height = struct.unpack(">II", data[16:24])
     return f"a picture of {width}. x {height}. pixels"
 
 

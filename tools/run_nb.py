@@ -1,10 +1,11 @@
 """Run notebooks in a real kernel and keep their outputs: `python tools/run_nb.py nbs/02_vq.ipynb`
 
-A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is. Run chapters
-really run."""
+A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is, and so is one
+that starts with `#| gpu` where there is no GPU. Run chapters really run."""
 
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
-eval_false = re.compile(r"^#\|\s*eval:\s*false\b", re.M)
+GPU = bool(shutil.which("nvidia-smi"))
+eval_false = re.compile(r"^#\|\s*eval:\s*false\b" + ("" if GPU else r"|^#\|\s*gpu\b"), re.M)
 
 
 def run(path: Path):
