@@ -42,10 +42,13 @@ setup(
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
     long_description_content_type="text/markdown",
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["weights/**", "**/*.txt", "**/*.json"]},
+    package_data={cfg["lib_path"]: ["weights/**", "**/*.txt", "**/*.json", "curves/*.jsonl"]},
     zip_safe=False,
     python_requires=f">={cfg['min_python']},<{cfg['below_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("emoji", "quant", "dev")},
-    entry_points={"console_scripts": cfg["console_scripts"].split()},
+    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("emoji", "quant", "eval", "dev")},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "lmms_eval.models": ["seed_nb = seed_nb.lmms_eval_model:lmms_manifest"],
+    },
 )

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWS', 'OUT', 'SEED', 'STEPS', 'SCENES', 'WEIGHT_DTYPES', 'MODELS', 'TOKENIZER', 'LM', 'RESAMPLING', 'FILES',
-           'SKIP_BAD', 'MEMORY', 'DRAWING', 'COUNT', 'PROCESSES', 'FIELD', 'DATA', 'number', 'add', 'several', 'option',
-           'parser', 'emit', 'output', 'complain', 'main']
+           'SKIP_BAD', 'MEMORY', 'DRAWING', 'COUNT', 'PROCESSES', 'FIELD', 'SETS_ON_DISK', 'DATA', 'number', 'add',
+           'several', 'option', 'parser', 'emit', 'output', 'complain', 'main']
 
 # %% ../nbs/10a_cli.ipynb #n002
 import argparse
@@ -118,6 +118,13 @@ DRAWING = dict(
 COUNT = number(Positive)
 PROCESSES = dict(n_proc=option(1, "processes", type=COUNT))
 FIELD = dict(action="append", default=[], metavar="FIELD=VALUE")
+SETS_ON_DISK = PROCESSES | dict(
+    preset=option("emoji", "emoji, toy or paper: what is scored, and how"),
+    data=option("scenes", "scenes of SPLIT, a set such as coco or vqav2, or a data set"),
+    root=dict(help="the folder of the set"),
+    set=dict(FIELD, help="any other field, such as tables.geneval=0"),
+    out=dict(help="folder of the results, in which a run that was killed goes on"),
+)
 DATA = "scenes, tar shards, a folder of pictures, a table, hub:NAME, or a mixture A:0.7,B:0.3"
 
 # %% ../nbs/10a_cli.ipynb #n004
@@ -159,9 +166,10 @@ def _add_lm(parsers):
 def _add_measuring(parsers):
     p = parsers.add_parser("eval", help="Measure a tokenizer or a language model.")
     what = p.add_subparsers(dest="what", required=True, metavar="WHAT")
-    add(what, "tokenizer", commands.eval_tokenizer, **SCENES, **STEPS, **SEED, **TOKENIZER)
+    options = SCENES | SEED | SETS_ON_DISK
+    add(what, "tokenizer", commands.eval_tokenizer, **options, **STEPS, **TOKENIZER)
     published = dict(action="store_true", help="ask in the words of the paper's evaluation")
-    add(what, "llm", commands.eval_llm, **SCENES, **SEED, **LM, published=published)
+    add(what, "llm", commands.eval_llm, **options, **LM, published=published)
     groups = "some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"
     options = dict(
         size=option("emoji", "emoji, toy or paper"),
@@ -190,6 +198,7 @@ def _add_training(parsers):
         batch_size=dict(type=COUNT, help="per process"),
         seed=seed,
         out_dir=dict(help="folder of the run (runs/STAGE)"),
+        compare=dict(metavar="LOG", help="a metrics.jsonl, a run or a shipped curve: how far?"),
         set=FIELD | dict(help="any other field, such as stage_i=runs/stage-i"),
     )
     stage = "stage", dict(choices=commands.STAGES, help="one of %(choices)s")

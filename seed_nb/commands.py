@@ -6,8 +6,8 @@
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
-           'draw_prompts', 'export_lm', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config', 'train_stage',
-           'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'draw_prompts', 'export_lm', 'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field',
+           'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -329,24 +330,40 @@ def export_lm(args: Namespace) -> Result:
     return dict(out=args.out), [args.out]
 
 # %% ../nbs/10_commands.ipynb #n010
+def eval_config(args: Namespace, kind: type) -> Any:
+    "The config of class `kind` that a preset, the options and every `--set` make."
+    fields = kind.preset(args.preset).to_dict()
+    fields |= {k: v for k, v in vars(args).items() if k in fields and v is not None}
+    for assignment in args.set:
+        set_field(fields, assignment)
+    return kind.from_dict(fields)
+
+
+@contextlib.contextmanager
+def results_folder(out: str | None) -> Iterator[Path]:
+    "The folder `out`, or one that is thrown away; what is printed inside goes to standard error."
+    with tempfile.TemporaryDirectory() as tmp, contextlib.redirect_stdout(sys.stderr):
+        yield make_folder(out or tmp)
+
+
 def eval_tokenizer(args: Namespace) -> Result:
     "Measure a tokenizer: retrieval, codebook, reconstruction."
-    from seed_nb.eval_tokenizer import evaluate_tokenizer, get_tokenizer, table, test_scenes
+    from seed_nb.eval_tokenizer import TokenizerEval, tokenizer_report, tokenizer_result
 
-    test_scenes(args.split, args.n)  # a wrong split is an error before anything is loaded
-    tok = get_tokenizer(args.model)
-    result = evaluate_tokenizer(tok, args.split, args.n, args.steps, args.seed)
-    return result, table(result)
+    cfg = eval_config(args, TokenizerEval)
+    with results_folder(args.out) as out:
+        result = tokenizer_result(cfg, out, args.n_proc)
+    return result, tokenizer_report(result)
 
 
 def eval_llm(args: Namespace) -> Result:
     "Measure a language model: captions, answers, drawings."
-    from seed_nb.eval_llm import evaluate_llm, get_lm
-    from seed_nb.eval_tokenizer import table, test_scenes
+    from seed_nb.eval_llm import LMEval, llm_report, result_lines
 
-    test_scenes(args.split, args.n)
-    result = evaluate_llm(get_lm(args.model, args.published), args.split, args.n, args.seed)
-    return result, table(result)
+    cfg = eval_config(args, LMEval)
+    with results_folder(args.out) as out:
+        result = llm_report(cfg, out, args.n_proc)
+    return result, result_lines(result)
 
 # %% ../nbs/10_commands.ipynb #c015
 STAGES = {
@@ -393,18 +410,22 @@ def stage_config(args: Namespace) -> Any:
 
 def train_stage(args: Namespace) -> Result:
     "Train a stage; a run that is in the folder already goes on."
+    from seed_nb.engine.compare import compare_with
     from seed_nb.engine.log import read_metrics
     from seed_nb.engine.training import launch
 
     module = importlib.import_module(f"seed_nb.{STAGES[args.stage][0]}")
     cfg, out = stage_config(args), make_folder(args.out_dir or f"runs/{args.stage}")
+    log_fn = compare_with(args.compare, out) if args.compare else None
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         if args.n_proc == 1:
-            module.train(cfg, out)
+            module.train(cfg, out, log_fn)
         else:
-            launch(module.__name__, args.n_proc, cfg, out)
-    last = (read_metrics(out) or [{}])[-1]
-    return dict(out_dir=str(out), **last), [str(out)]
+            launch(module.__name__, args.n_proc, cfg, out, log_fn)
+    found = dict(out_dir=str(out), **(read_metrics(out) or [{}])[-1])
+    if args.compare:
+        found["compared"] = log_fn.comparison.summary()
+    return found, [str(out)]
 
 # %% ../nbs/10_commands.ipynb #n014
 def cache_features(args: Namespace) -> Result:

@@ -4,41 +4,80 @@
 
 # %% auto #0
 __all__ = ['LMEval', 'get_lm', 'f1', 'score_captions', 'majority_answers', 'score_answers', 'score_drawings', 'evaluate_llm',
-           'evaluate']
+           'scene_tables', 'test_items', 'evaluate', 'save_drawings', 'llm_report', 'result_lines']
 
 # %% ../nbs/08_eval_llm.ipynb #c003
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
+from .emoji.geneval import geneval_prompts
 from .emoji.questions import QUESTION_KINDS, questions
-from .emoji.scenes import SIDE, Scene, draw
+from .emoji.scenes import SIDE, Scene, Thing, draw
 from .emoji.scoring import read_scenes, score_scenes
 from .emoji.source import SceneSource
 from .emoji.wording import caption, parse
-from .engine.config import Config, Positive, Seed
-from .engine.files import atomic, save_json
+from .engine.config import Config, Positive, Seed, SeedError
+from .engine.files import atomic, load_json, save_json
 from .engine.images import from_pixels, to_pixels
-from .eval_tokenizer import test_scenes
+from .engine.spread import fingerprint_items, processes
+from .engine.training import launch, on_main, run_from_command_line
+from .eval_tokenizer import table, test_scenes
+from .image_metrics import ImageJudge
+from seed_nb.llm_tables import (
+    LLMRun,
+    LLMTables,
+    caption_table,
+    choice_table,
+    draw_items,
+    drawing_table,
+    encode_items,
+    fingerprint_lm,
+    geneval_scores,
+    llm_lines,
+    llm_tables,
+    on_main_for_all,
+    score_choices,
+    write_answers,
+    write_captions,
+)
 from .opt_lora import PUBLISHED, LMConfig
 from .seed_lm import SeedLM
+from .standard_sets import CaptionItem, Item, QuestionItem, read_items
 
 # %% ../nbs/08_eval_llm.ipynb #c005
 @dataclass(frozen=True)
 class LMEval(Config):
     "Which language model is measured, and on what."
 
-    presets: ClassVar[dict] = dict(emoji={}, toy=dict(model="toy", n=8))
+    presets: ClassVar[dict] = dict(
+        emoji={},
+        toy=dict(model="toy", n=8, tables="toy"),
+        paper=dict(published=True, data="coco", tables="paper"),
+    )
     model: str = "emoji-opt"  # a name or a folder, as `SeedLM.from_pretrained` takes it
     split: str = "val"
     n: Positive | None = None  # the first `n` scenes; None: all
     seed: Seed = 0  # of the questions and of the noise that drawings start from
     published: bool = False  # ask with the prompts of the paper's evaluation (SEED, section 4)
+    data: str = "scenes"  # scenes of `split`; or a set of chapter 06b, or a data set
+    root: str = ""  # the folder of the set
+    columns: dict[str, str] = field(default_factory=dict)  # of a data set, by what they hold
+    kind: str = "captions"  # of its items: captions, questions or choices
+    data_split: str = ""  # of a data set
+    only: tuple = ()  # of a set: captions, drawings, answers, choices; empty: all it allows
+    tables: LLMTables = field(default_factory=LLMTables)
+
+    @property
+    def name(self) -> str:
+        "The name of what is measured, in the names of files."
+        return self.split if self.data == "scenes" else re.sub(r"\W+", "_", self.data).strip("_")
 
 # %% ../nbs/08_eval_llm.ipynb #c006
 def get_lm(name: str, published: bool = False) -> SeedLM:
@@ -127,16 +166,135 @@ def evaluate_llm(lm: SeedLM, split: str = "val", n: int | None = None, seed: int
         draw=score_drawings(lm, scenes, seed),
     )
 
+# %% ../nbs/08_eval_llm.ipynb #8545d87a
+def _scene_questions(items: list, scenes: list[Scene], seed: str) -> list[QuestionItem]:
+    "The questions that `evaluate_llm` asks about `scenes`, whose pictures are those of `items`."
+    rng = random.Random(seed)
+    return [
+        QuestionItem(f"{item.id}-{kind}", item.image, q, (a,), kind)
+        for item, s in zip(items, scenes)
+        for kind, (q, a) in zip(QUESTION_KINDS, questions(s, rng))
+    ]
+
+
+def _seen(images: list) -> list[dict]:
+    "What the template matcher reads on each of `images`."
+    return [dict(seen=asdict(s)) for s in read_scenes(from_pixels(to_pixels(images, SIDE)))]
+
+
+def _as_scene(seen: dict) -> Scene:
+    return Scene(seen["background"], tuple(Thing(**t) for t in seen["things"]))
+
+
+def _or_why(make, *args) -> tuple:
+    "What `make` returns and `None`, or `None` and why there is nothing."
+    try:
+        return make(*args), None
+    except SeedError as e:
+        return None, str(e)
+
+# %% ../nbs/08_eval_llm.ipynb #a74003d5
+def scene_tables(run: LLMRun, split: str = "val", n: int | None = None, seed: int = 0) -> dict:
+    """What `evaluate_llm` returns, and beside it `choices`, `geneval`, and more metrics.
+
+    Every process must call. `missing` says why a metric is not there."""
+    scenes = test_scenes(split, n)
+    items, codes = encode_items(run, read_items("emoji", split, len(scenes)))
+    tables = (_scene_captions, _scene_answers, _scene_drawings, _scene_choices, _scene_geneval)
+    result = dict(split=split, n=len(scenes), caption={}, vqa={}, draw={}, missing={})
+    for table_of in tables:
+        result |= table_of(run, items, codes, scenes, result["missing"], (split, seed))
+    return {k: v for k, v in result.items() if v != {}}
+
+
+def _scene_captions(run, items, codes, scenes, missing, about) -> dict:
+    found = write_captions(run, items, codes)
+    more, why = on_main_for_all(_or_why, caption_table, items, found, run.cfg)
+    missing |= dict(caption=why) if why else more["all"]["missing"]
+    scores = {k: v for k, v in more["all"].items() if isinstance(v, float)} if more else {}
+    return dict(caption=score_captions(found.column("text"), scenes) | scores)
+
+
+def _scene_answers(run, items, codes, scenes, missing, about) -> dict:
+    asked = _scene_questions(items, scenes, "questions {} {}".format(*about))
+    found = write_answers(run, asked, codes.repeat_interleave(len(QUESTION_KINDS), 0))
+    right, kinds = zip(*((item.answers[0], item.kind) for item in asked))
+    return dict(vqa=on_main_for_all(score_answers, found.column("text"), right, kinds))
+
+
+def _scene_drawings(run, items, codes, scenes, missing, about) -> dict:
+    judge, why = _or_why(ImageJudge, run.cfg.images, run.lm.device)
+    missing |= dict(draw=why) if why else {}
+    found = draw_items(run, items, judge, _seen)
+    scores = on_main_for_all(drawing_table, found)
+    scores.pop("n")
+    seen = score_scenes([_as_scene(s) for s in found.column("seen")], scenes)
+    return dict(draw=seen | scores, networks=judge.names() if judge else {})
+
+
+def _scene_choices(run, items, codes, scenes, missing, about) -> dict:
+    four = read_items("emoji_choices", about[0], len(items))
+    return dict(choices=choice_table(four, score_choices(run, four, codes)))
+
+
+def _scene_geneval(run, items, codes, scenes, missing, about) -> dict:
+    n = min(run.cfg.geneval, len(scenes))
+    if not n:
+        return {}
+    _, why = _or_why(geneval_prompts, n, about[0])
+    missing |= dict(geneval=why) if why else {}
+    return {} if why else dict(geneval=geneval_scores(run, about[0], n))
+
+# %% ../nbs/08_eval_llm.ipynb #c05abd21
+def test_items(cfg: LMEval) -> list[Item]:
+    "The items that `cfg` names, scenes as well; `SeedError` names every file that is missing."
+    if cfg.data == "scenes":
+        return read_items("emoji", cfg.split, len(test_scenes(cfg.split, cfg.n)))
+    return read_items(cfg.data, cfg.root, cfg.n, cfg.columns, cfg.kind, cfg.data_split)
+
 # %% ../nbs/08_eval_llm.ipynb #c019
 def evaluate(cfg: LMEval, out_dir: str | Path) -> dict:
-    "Measure as `cfg` says; `out_dir` gets `llm_SPLIT.json` and the folder `drawings_SPLIT`."
-    few = test_scenes(cfg.split, cfg.n)[:8]
-    lm, out = get_lm(cfg.model, cfg.published), Path(out_dir)
-    result = evaluate_llm(lm, cfg.split, cfg.n, cfg.seed)
-    save_json(out / f"llm_{cfg.split}.json", result)
-    folder, prompts = out / f"drawings_{cfg.split}", [caption(s) for s in few]
+    """Measure as `cfg` says; `out_dir` gets `llm_NAME.json`, `drawings_NAME` and `parts`.
+
+    Every process of a run must call; `NAME` is `LMEval.name`. `SeedError` names missing files."""
+    items, out, state = test_items(cfg), Path(out_dir), processes()
+    lm = get_lm(cfg.model, cfg.published).to(state.device)
+    tables = cfg.tables.replace(spread=cfg.tables.spread.replace(seed=cfg.seed))
+    mark = fingerprint_items([fingerprint_lm(lm), cfg.to_dict()])[:8]
+    run = LLMRun(lm, tables, out / f"parts/{cfg.name}-{mark}", cfg.data)
+    if cfg.data == "scenes":
+        result = scene_tables(run, cfg.split, cfg.n, cfg.seed)
+    else:
+        result = llm_tables(run, items, cfg.only)
+    on_main(save_json, out / f"llm_{cfg.name}.json", result)
+    if isinstance(items[0], CaptionItem) and (not cfg.only or "drawings" in cfg.only):
+        prompts = [item.captions[0] for item in items[:8]]
+        on_main(save_drawings, run, prompts, out / f"drawings_{cfg.name}", cfg.seed)
+    return result
+
+
+def save_drawings(run: LLMRun, prompts: list[str], folder: Path, seed: int = 0) -> None:
+    "Write a drawing of each of `prompts` to `folder`, as `0.png` and so on, and the prompts."
     save_json(folder / "prompts.json", prompts)
-    for i, image in enumerate(lm.draw(prompts, seed=cfg.seed)):
+    images = run.lm.draw(prompts, seed=seed, decode=run.cfg.decode, **run.cfg.draw)
+    for i, image in enumerate(images):
         with atomic(folder / f"{i}.png") as tmp:
             image.save(tmp, "PNG")
-    return result
+
+
+def llm_report(cfg: LMEval, out_dir: str | Path, n_proc: int = 1) -> dict:
+    "What `evaluate` returns, computed by `n_proc` processes."
+    if n_proc == 1:
+        return evaluate(cfg, out_dir)
+    test_items(cfg)  # what is missing is an error before anything is started
+    launch("seed_nb.eval_llm", n_proc, cfg, out_dir)
+    return load_json(Path(out_dir) / f"llm_{cfg.name}.json")
+
+
+def result_lines(result: dict) -> list[str]:
+    "The lines of what `evaluate` returned: of a set in the layout of the papers."
+    return llm_lines(result) if "data" in result else table(result)
+
+# %% ../nbs/08_eval_llm.ipynb #78c08b85
+if __name__ == "__main__" and "__file__" in globals():
+    run_from_command_line(LMEval, evaluate)

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -203,10 +204,15 @@ def openings():
 
 
 def params():
-    "A run chapter has exactly one `parameters` cell, of plain literals; the others have none."
+    """A run chapter has exactly one `parameters` cell, of plain literals, and checks it in the next
+    one; the others have none."""
     for p in CHAPTERS:
         if (n := len(tagged(p))) != is_run(p):
             raise Failed(f"{title(p)}: {n} cells are tagged `parameters`")
+        code = cells(p)
+        following = [b for a, b in pairwise(code) if a in tagged(p)]
+        if not all(text(c).startswith("check_parameters(globals())") for c in following):
+            raise Failed(f"{title(p)}: no check_parameters(globals()) follows the parameters")
         values = parameters(p).items()
         require(f"{title(p)}: {k} is no plain literal" for k, s in values if not is_literal(s))
 
