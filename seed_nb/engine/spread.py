@@ -271,14 +271,16 @@ class _Worker:
         except (SeedError, OSError) as e:
             rows = [self._alone(i) for i in at]
             if len(_good(rows)) == len(rows):
-                raise SeedError(f"items {at[0]} to {at[-1]}, only together: {one_line(e)}") from e
+                raise SeedError(
+                    f"items {at[0]} to {at[-1]}, only together: {one_line(str(e))}"
+                ) from e
         return [self._count(i, row) for i, row in zip(at, rows)]
 
     def _alone(self, i: int) -> dict:
         try:
             return self._ask(range(i, i + 1))[0]
         except (SeedError, OSError) as e:
-            return dict(error=one_line(e))
+            return dict(error=one_line(str(e)))
 
     def _ask(self, at: range) -> list[dict]:
         seeds = [self.cfg.seed + i for i in at]
