@@ -84,7 +84,7 @@ def option(default: object, help: str, **how) -> dict:
 
 OUT = dict(out=dict(required=True, help="folder, or for one picture a file"))
 SEED = dict(seed=option(0, "picture i has the noise of seed + i", type=number(Seed)))
-STEPS = dict(steps=option(20, "of the diffusion", type=number(DiffusionSteps)))
+STEPS = dict(steps=dict(type=number(DiffusionSteps), help="of the diffusion (the preset's)"))
 SCENES = dict(
     split=option("val", "val, hard, unseen_pairs or unseen_emoji"),
     n=dict(type=number(Positive), help="the first N scenes only"),
@@ -168,7 +168,9 @@ def _add_measuring(parsers):
     what = p.add_subparsers(dest="what", required=True, metavar="WHAT")
     options = SCENES | SEED | SETS_ON_DISK
     add(what, "tokenizer", commands.eval_tokenizer, **options, **STEPS, **TOKENIZER)
-    published = dict(action="store_true", help="ask in the words of the paper's evaluation")
+    published = dict(
+        action="store_const", const=True, help="ask in the words of the paper's evaluation"
+    )
     add(what, "llm", commands.eval_llm, **options, **LM, published=published)
     groups = "some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"
     options = dict(
