@@ -324,9 +324,9 @@ def draw_prompts(args: Namespace) -> Result:
 
 def export_lm(args: Namespace) -> Result:
     "Merge a language model and its adapter into a plain folder, for any program that serves those."
-    from seed_nb.seed_lm import SeedLM
+    from seed_nb.eval_llm import get_lm
 
-    SeedLM.from_pretrained(args.model).export(args.out)
+    get_lm(args.model).export(args.out)
     return dict(out=args.out), [args.out]
 
 # %% ../nbs/10_commands.ipynb #n010

@@ -121,7 +121,9 @@ def with_loader(
     out["flops"][names[0]] = operations(jobs["tokenize"]) / b
 
 
-def compiled(models: BenchModels, cfg: BenchConfig, pixels: torch.Tensor, out: dict) -> None:
+def compiled(  # pragma: no cover, minutes of a compiler
+    models: BenchModels, cfg: BenchConfig, pixels: torch.Tensor, out: dict
+) -> None:
     "Add to `out` what `torch.compile` gains."
     tok, model = models.tokenizer, models.tokenizer.model
     fast = torch.compile(
