@@ -3,6 +3,7 @@
 A cell tagged `skip-execution` or starting with `#| eval: false` is left as it is, and so is one
 that starts with `#| gpu` where there is no GPU. Run chapters really run."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import run_cells
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,7 @@ def run(path: Path):
             # progress bars and other libraries' warnings are no part of the book
             c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
     nbformat.write(nb, path)
+    run_cells.PROCESSOR.write_text(json.dumps(run_cells.processor(), indent=1) + "\n")
 
 
 if __name__ == "__main__":
