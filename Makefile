@@ -28,7 +28,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python tools/check.py $(ONLY)
 
-# the chapters that have slow cells, with those: hours
+# the chapters that have slow cells, with those: about a quarter of an hour
 test-slow: $(READY)
 	$(BIN)/python tools/check.py --slow $(ONLY)
 
