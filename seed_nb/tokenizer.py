@@ -381,13 +381,16 @@ class SeedTokenizer(PreTrainedModel):
 
     @torch.no_grad()
     def code_vector(self, codes: torch.Tensor) -> torch.Tensor:
-        "Unit vectors `(b, p)` of codes `(b, 32)`, from the last reconstructed embedding."
+        """Unit vectors `(b, p)` of codes `(b, 32)`, from the last reconstructed embedding; of only
+        the first k codes `(b, k)`, from embedding k."""
         self._needs("text", "recon")
-        return self.model.qformer.image_vector(self.model.rebuild(self._vectors(codes)))
+        rebuilt, k = self.model.rebuild(self._vectors(codes)), torch.as_tensor(codes).shape[1]
+        return self.model.qformer.image_vector(rebuilt, k - 1)
 
     @torch.no_grad()
     def generation_embeddings(self, codes: torch.Tensor) -> torch.Tensor:
-        "What the decoder draws from, `(b, n_out, out_width)`, of codes `(b, 32)`."
+        """What the decoder draws from, `(b, n_out, out_width)`, of codes `(b, 32)`, or of only the
+        first k, `(b, k)`."""
         return self.model.generate(self._vectors(codes))
 
     def decode(
@@ -402,7 +405,7 @@ class SeedTokenizer(PreTrainedModel):
     ) -> list[Image.Image]:
         """Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`.
 
-        Steps and guidance are those of `cfg.draw` if none are given."""
+        `(b, k)` are the first k codes: what a picture looks like while its codes arrive. Steps and guidance are those of `cfg.draw` if none are given."""
         return to_pictures(
             self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size)
         )
@@ -436,9 +439,9 @@ class SeedTokenizer(PreTrainedModel):
             codes = torch.as_tensor(codes, device=self.device)
         except (TypeError, ValueError, RuntimeError, OverflowError) as e:
             raise SeedError(f"codes must be (b, {n}) integers ({e})") from e
-        if codes.ndim != 2 or codes.shape[1] != n or not len(codes):
-            raise SeedError(f"codes must be (b, {n}), not {tuple(codes.shape)}")
-        return self.model.vq.lookup(codes)
+        if codes.ndim != 2 or not 1 <= codes.shape[1] <= n or not len(codes):
+            raise SeedError(f"codes must be (b, {n}) or fewer, not {tuple(codes.shape)}")
+        return F.pad(self.model.vq.lookup(codes), (0, 0, 0, n - codes.shape[1]))
 
     def save_pretrained(
         self, save_directory: str | Path, half: bool = False, push_to_hub: bool = False, **kw

@@ -100,7 +100,7 @@ def opt_tokenizer(n_words: int = 1400) -> PreTrainedTokenizerFast:
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n008
-def build_vae(channels: Sequence[int] = (16, 32, 64, 64), latent: int = 16) -> AutoencoderKL:
+def build_vae(channels: Sequence[int] = (16, 32, 64, 128), latent: int = 16) -> AutoencoderKL:
     "An `AutoencoderKL` with one latent for each 8 x 8 pixels."
     n = len(channels)
     return AutoencoderKL(
