@@ -62,20 +62,20 @@ def clip_tokenizer(words: Sequence[str] = WORLD_WORDS, length: int = 32) -> CLIP
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n005
-def opt_texts(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
+def opt_texts(scenes: Sequence[Scene], rng: random.Random, n_questions: int = 10) -> list[str]:
     """One text a scene: a caption, a request, an edit and its result, or mostly a caption and
-    four questions about it."""
+    `n_questions` about it."""
 
     def text(scene):
         words, kind = caption(scene, rng), rng.random()
-        if kind < 0.1:
+        if kind < 0.05:
             return f"a photo of {words}"
-        if kind < 0.2:
+        if kind < 0.1:
             return f"generate an image: {words}"
-        if kind < 0.3:
+        if kind < 0.2:
             instruction, after = edits(scene, rng)
             return f"{words}. {instruction}: {caption(after)}"
-        asked = [question(scene, rng.choice(QUESTION_KINDS), rng) for _ in range(4)]
+        asked = [question(scene, rng.choice(QUESTION_KINDS), rng) for _ in range(n_questions)]
         return " ".join([f"{words}.", *(f"question: {q} answer: {a}" for q, a in asked)])
 
     return [text(s) for s in scenes]
