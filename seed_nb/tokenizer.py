@@ -405,7 +405,8 @@ class SeedTokenizer(PreTrainedModel):
     ) -> list[Image.Image]:
         """Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`.
 
-        `(b, k)` are the first k codes: what a picture looks like while its codes arrive. Steps and guidance are those of `cfg.draw` if none are given."""
+        `(b, k)` are the first k codes: what a picture looks like while its codes arrive. Steps and
+        guidance are those of `cfg.draw` if none are given."""
         return to_pictures(
             self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size)
         )

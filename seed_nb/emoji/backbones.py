@@ -351,7 +351,7 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
 
 
 def assemble(out_dir: str | Path) -> None:
-    "Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in half precision."
+    "Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in float16."
     out_dir, sd = Path(out_dir), Path(out_dir) / "sd"
     pipe = new_pipeline(
         vae=AutoencoderKL.from_pretrained(out_dir / "decoder"),
