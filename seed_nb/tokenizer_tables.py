@@ -100,7 +100,7 @@ def encode_work(tok: SeedTokenizer, ks: Sequence[int]) -> Callable:
             cosine = F.cosine_similarity(rebuilt[-1].float(), embeddings.float(), dim=-1)
             columns["cosine"] = cosine.mean(1)
         if texts and recon:
-            columns["first"] = torch.stack([vector(r) for r in rebuilt], 1)
+            columns["first"] = torch.stack([vector(r, k - 1) for r, k in zip(rebuilt, ks)], 1)
         return _rows(columns)
 
     return work
