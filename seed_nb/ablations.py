@@ -8,6 +8,7 @@ __all__ = ['VARIANTS', 'AblationConfig', 'ablation_steps', 'short', 'measure_int
 # %% ../nbs/08d_ablations.ipynb #a004
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,7 +46,7 @@ class AblationConfig(Config):
     "How long the variants are trained, and on how many scenes of `val` they are measured."
 
     presets: ClassVar[dict] = dict(
-        emoji={}, toy=dict(steps_i=2, steps_ii=3, batch_size=8, n=8, n_drawn=4)
+        emoji={}, toy=dict(steps_i=2, steps_ii=3, batch_size=8, n=8, n_drawn=4, cores=0)
     )
     vit: str = "emoji"
     sd: str = "emoji"
@@ -53,7 +54,7 @@ class AblationConfig(Config):
     steps_ii: Positive = 1200
     batch_size: Positive = 64
     seed: Seed = 0
-    cores: Positive = 2  # variants that are trained at a time
+    cores: Count = 2  # variants that are trained at a time; 0: in this process
     n: Positive = 1000  # scenes that are encoded
     n_drawn: Count = 100  # scenes of these that are drawn
 
@@ -61,7 +62,7 @@ class AblationConfig(Config):
 def ablation_steps(cfg: AblationConfig, root: Path | str) -> list[Step]:
     "Both stages of every variant, and its measurement."
     root, steps, folders = Path(root).resolve(), [], {}
-    for i, (name, (first, second)) in enumerate(VARIANTS.items()):
+    for i, (first, second) in enumerate(VARIANTS.values()):
         key = tuple(first.items())
         if key not in folders:
             folders[key] = f"stage_i-{len(folders)}"
@@ -84,9 +85,8 @@ def ablation_steps(cfg: AblationConfig, root: Path | str) -> list[Step]:
         )
         run = f"stage_ii-{i}"
         steps.append(module_step(root, run, "seed_nb.train_tokenizer", config, [folders[key]]))
-        steps.append(
-            Step(f"measured-{i}", lambda r=run, k=i: measure_into(cfg, root, r, k), (run,))
-        )
+        measure = partial(measure_into, cfg, root, run, i)
+        steps.append(Step(f"measured-{i}", measure, (run,)))
     return steps
 
 
