@@ -248,10 +248,10 @@ def middle(d: Drawing, s: dict):
     d.text(320, 217, "a sun right”", 17, "middle")
     d.part = "contrast"
     d.arrow((250, 234), (250, 484), dashed=True)
-    d.arrow((250, 498), (228, 498), dashed=True)
+    d.arrow((242, 498), (228, 498), dashed=True)
     d.pill(319, 498, "contrastive loss", 154)
     d.part = "text"
-    d.arrow((314, 234), (314, 356))
+    d.arrow((314, 234), (314, 356), dashed=True)
     d.box(264, 358, 100, 84, "frozen", "CLIP", "text part")
     d.part = "align"
     d.arrow((420, 400), (434, 400), dashed=True)
