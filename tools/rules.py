@@ -62,6 +62,13 @@ def readme():
         same(tree, "README.md", "nbs/images/*")
 
 
+def diagram():
+    "The pictures of the pipeline are what tools/diagram.py draws."
+    with copy() as tree:
+        sh(sys.executable, "tools/diagram.py", cwd=tree)
+        same(tree, "nbs/images/pipeline*.svg")
+
+
 def size():
     "No notebook is larger than 1.5 MB."
     sizes = ((title(p), p.stat().st_size / 1e6) for p in CHAPTERS)
@@ -293,5 +300,6 @@ def ranges():
     require(f"{line} has no range" for line in found if line.startswith("seed_nb."))
 
 
-ALL = [clean, export, readme, size, valid, one_module, within_folders, engine_alone, models_alone]
-ALL += [no_circle, light, names, hints, openings, params, ruff, strict_loading, promises, ranges]
+ALL = [clean, export, readme, diagram, size, valid, one_module]
+ALL += [within_folders, engine_alone, models_alone, no_circle, light, names, hints, openings]
+ALL += [params, ruff, strict_loading, promises, ranges]
