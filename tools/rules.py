@@ -205,6 +205,11 @@ def openings():
             raise Failed(f"{title(p)}: the first cell is\n{first}")
 
 
+def commands():
+    "Commands and Python in the documents are such as their programs take."
+    sh(sys.executable, "-W", "ignore", "tools/commands.py")
+
+
 def sidebar():
     "Every chapter stands once in the sidebar of the documentation (nbs/_quarto.yml)."
     listed = []
@@ -333,5 +338,5 @@ def ranges():
 
 
 ALL = [clean, export, readme, size, valid, one_module, within_folders, engine_alone, models_alone]
-ALL += [no_circle, light, names, hints, openings, sidebar, mentions, params, ruff]
+ALL += [no_circle, light, names, hints, openings, commands, sidebar, mentions, params, ruff]
 ALL += [strict_loading, promises, ranges]
