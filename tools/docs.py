@@ -47,6 +47,18 @@ def is_imports(source: str) -> bool:
     return bool(body) and all(isinstance(s, ast.Import | ast.ImportFrom) for s in body)
 
 
+def entry(shown: str) -> str:
+    "What nbdev shows of a function or a class, without what says nothing; a class is called one."
+    shown = re.sub(r":Annotated\b|\*Call self as a function\.\*", "", shown)
+    return re.sub(r"^def (?=[A-Z])", "class ", shown, flags=re.M)
+
+
+def sources(path: Path, git: str) -> str:
+    "Links to the notebook and the module of the chapter at `path`."
+    files = [p.relative_to(ROOT).as_posix() for p in (path, module_file(path)) if p]
+    return "::: {.sources}\n" + " · ".join(f"[{f}]({git}/{f})" for f in files) + "\n:::"
+
+
 def polish(nb: dict, path: Path, git: str):
     """Change the notebook `nb`, the chapter at `path`, to how its page shows it: the number in the
     title, where its source is, imports folded away, no entry for `__getattr__`."""
@@ -59,11 +71,11 @@ def polish(nb: dict, path: Path, git: str):
     for cell in nb["cells"]:
         if cell["cell_type"] == "code" and is_imports(text(cell)):
             cell["source"] = IMPORTS + text(cell)
+        if "show_doc(" in text(cell):
+            for data in (out["data"] for out in cell["outputs"] if "data" in out):
+                data["text/markdown"] = entry("".join(data.get("text/markdown", "")))
     if number(path):
-        files = [p.relative_to(ROOT).as_posix() for p in (path, module_file(path)) if p]
-        links = " · ".join(f"[{file}]({git}/{file})" for file in files)
-        source = f"::: {{.sources}}\n{links}\n:::"
-        nb["cells"].insert(1, dict(cell_type="markdown", metadata={}, source=source))
+        nb["cells"].insert(1, dict(cell_type="markdown", metadata={}, source=sources(path, git)))
 
 
 def prepare(proc: Path, site: str, git: str):
