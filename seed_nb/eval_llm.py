@@ -66,7 +66,7 @@ class LMEval(Config):
     n: Positive | None = None  # the first `n` scenes; None: all
     seed: Seed = 0  # of the questions and of the noise that drawings start from
     published: bool = False  # ask with the prompts of the paper's evaluation (SEED, section 4)
-    data: str = "scenes"  # scenes of `split`; or a set of chapter 06b, or a data set
+    data: str = "scenes"  # scenes of `split`; or a standard set, or a data set
     root: str = ""  # the folder of the set
     columns: dict[str, str] = field(default_factory=dict)  # of a data set, by what they hold
     kind: str = "captions"  # of its items: captions, questions or choices

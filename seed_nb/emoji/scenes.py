@@ -200,7 +200,7 @@ def picture_grid(
     for ax in axes.flat:
         ax.axis("off")
     for ax, p, t in zip(axes.flat, pictures, titles):
-        ax.imshow(p)
+        ax.imshow(p, interpolation="nearest")
         ax.set_title("\n".join(re.findall(r".{1,36}(?:\s|$)", t)), fontsize=7)
     plt.tight_layout()
     plt.show()
