@@ -95,7 +95,7 @@ def get_lm(name: str, published: bool = False) -> SeedLM:
 
 # %% ../nbs/08_eval_llm.ipynb #c008
 def f1(pairs: Iterable[tuple[set, set]]) -> float:
-    "Micro F1 of pairs of sets: what was found, what is true."
+    "Micro F1 of pairs of sets `(found, true)`."
     pairs = list(pairs)
     return 2 * sum(len(a & b) for a, b in pairs) / max(1, sum(len(a) + len(b) for a, b in pairs))
 
@@ -125,7 +125,7 @@ def majority_answers(n: int = 1000) -> dict:
 
 
 def score_answers(answers: list[str], right: list[str], kinds: list[str]) -> dict:
-    "`accuracy`, that of the `majority` answer, and both `by_kind`."
+    "Shares of right answers: `accuracy`, that of the `majority` answer, and both `by_kind`."
     commonest, hits = majority_answers(), {k: [] for k in QUESTION_KINDS}
     for a, b, kind in zip(answers, right, kinds):
         hits[kind].append((a == b, commonest[kind] == b))

@@ -94,8 +94,8 @@ def retrieval(images: torch.Tensor, texts: torch.Tensor) -> dict:
 
 # %% ../nbs/07_eval_tokenizer.ipynb #c012
 def group_r1(images: torch.Tensor, texts: torch.Tensor, size: int = 4) -> float:
-    """How often, in percent and over both directions, the right one is the first of the `size` in
-    its group."""
+    """R@1 in percent within groups of `size`, the mean of both directions; `images` and `texts`
+    are unit vectors `(n, p)`."""
     blocks = [i @ t.T for i, t in zip(images.split(size), texts.split(size))]  # (4, 4) each
     return sum(recall(m, (1,))["r1"] for b in blocks for m in (b, b.T)) / (2 * len(blocks))
 
@@ -109,8 +109,8 @@ def picture_score(pictures: torch.Tensor, scenes: list[Scene]) -> dict:
 
 
 def oracles(tok: SeedTokenizer, scenes: list[Scene], **how) -> dict:
-    """What `picture_score` can be: of the true pictures, and of those drawn from the decoder's
-    targets."""
+    """`picture_score` of the true pictures (`real`), and of pictures that are drawn from the true
+    targets of the decoder (`caption`)."""
     truth = dict(pixels=draw(scenes), text=[caption(s) for s in scenes])
     targets = tok.decoder.target(truth)  # (b, n_out, out_width)
     return dict(
@@ -123,7 +123,7 @@ def oracles(tok: SeedTokenizer, scenes: list[Scene], **how) -> dict:
 def evaluate_tokenizer(
     tok: SeedTokenizer, split: str = "val", n: int | None = None, steps: int = 20, seed: int = 0
 ) -> dict:
-    "What `tok` keeps of the first `n` scenes of `split`, and what it could have kept."
+    "All numbers of `tok` on the first `n` scenes of `split`, with the oracles beside them."
     scenes, how = test_scenes(split, n), dict(steps=steps, seed=seed)
     embeddings, texts = tok.embed(draw(scenes)), tok.embed_text([caption(s) for s in scenes])
     vectors, codes, _ = tok.model.quantize(embeddings)  # codes (b, 32)

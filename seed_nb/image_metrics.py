@@ -345,7 +345,7 @@ class Lpips(nn.Module):
 
     @property
     def weights(self) -> list[torch.Tensor]:
-        "What people's judgements gave each channel."
+        "The weights of the channels of each map, fitted to judgements of people."
         return [getattr(self, f"weights_{i}") for i in range(5)]
 
 
@@ -525,12 +525,12 @@ def load_network(name: str, device: torch.device | str = "cpu") -> nn.Module:
 
 # %% ../nbs/06c_image_metrics.ipynb #i043
 def frechet_column(name: str) -> str:
-    "What the Frechet distance through the network `name` is called in a table."
+    "The name of the Frechet distance through the network `name` in a table."
     return "fid" if name.startswith("inception:") else f"frechet_{name}"
 
 
 def perceptual_column(name: str) -> str:
-    "What the perceptual distance through the network `name` is called in a table."
+    "The name of the perceptual distance through the network `name` in a table."
     kind = name.partition(":")[0]
     return kind.replace("-", "_") if kind.startswith("lpips") else f"perceptual_{kind}"
 
@@ -568,7 +568,7 @@ def _distances(networks: dict, x: torch.Tensor, y: torch.Tensor, size: int, devi
 
 # %% ../nbs/06c_image_metrics.ipynb #i043b
 class ImageJudge:
-    "The networks of an `ImageMetrics`, loaded once, and what they say of pictures."
+    "The networks of an `ImageMetrics`, loaded once; a call scores pictures beside references."
 
     def __init__(self, cfg: ImageMetrics, device: torch.device | str = "cpu"):
         self.cfg, self.device, self.networks = cfg, device, {}

@@ -50,7 +50,7 @@ def _distinct(make, n: int, seed: str) -> list[Scene]:
 
 # %% ../../nbs/emoji/03_held_out.ipynb #c036
 def minimal_group(rng: random.Random, names: Sequence[str] = EMOJI) -> list[Scene]:
-    "A scene, and three that differ in the background, in one thing, and in who stands where."
+    "A scene, and three that differ in the background, in one thing, and in the places of two."
     base = random_scene(rng, names, n=rng.randint(2, 4))
     a, b = rng.sample(base.things, 2)
     rest = [t for t in base.things if t not in (a, b)]

@@ -104,7 +104,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    "A `background` colour and 1-4 `things` in reading order: all there is to know of a picture."
+    "A `background` colour and 1-4 `things` in reading order: the whole truth about a picture."
 
     background: str
     things: tuple

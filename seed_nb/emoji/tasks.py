@@ -23,7 +23,7 @@ from ..tasks import TaskContext, register_task, register_test_samples
 
 # %% ../../nbs/emoji/05a_tasks.ipynb #t007
 def caption_scene(sample: dict, context: TaskContext) -> tuple | None:
-    "After the picture of a scene its caption, in the canonical wording or in any."
+    "An example `caption`: a picture of a scene, then its caption, canonical or in any wording."
     if (scene := sample.get("scene")) is None:
         return None
     text = caption(scene, None if context.canonical else context.rng)
@@ -31,7 +31,7 @@ def caption_scene(sample: dict, context: TaskContext) -> tuple | None:
 
 
 def question_scene(sample: dict, context: TaskContext) -> tuple | None:
-    "After the picture of a scene and a question of a random kind, the answer."
+    "An example `question`: a picture of a scene and a question of a random kind, then the answer."
     if (scene := sample.get("scene")) is None:
         return None
     asked = question(scene, context.rng.choice(QUESTION_KINDS), context.rng)
@@ -39,7 +39,7 @@ def question_scene(sample: dict, context: TaskContext) -> tuple | None:
 
 
 def draw_scene(sample: dict, context: TaskContext) -> tuple | None:
-    "After a caption of a scene in any wording, its picture."
+    "An example `draw`: a caption of a scene in any wording, then its picture."
     if (scene := sample.get("scene")) is None:
         return None
     return context.examples.draw(caption(scene, context.rng), sample["codes"])
@@ -65,7 +65,7 @@ def trainable_edit(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
 
 
 def edit_scene(sample: dict, context: TaskContext) -> tuple | None:
-    "After the picture of a scene and an instruction, the edited picture."
+    "An example `edit`: a picture of a scene and an instruction, then the edited picture."
     if (scene := sample.get("scene")) is None:
         return None
     instruction, edited = trainable_edit(scene, context.rng)

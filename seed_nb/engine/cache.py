@@ -49,7 +49,7 @@ from seed_nb.engine.sources import (
 
 # %% ../../nbs/engine/08_cache.ipynb #c008
 def pair_key(image: bytes, text: bytes) -> bytes:
-    "16 bytes that tell a pair from all others."
+    "The key of a pair: 16 bytes of a hash of its picture and its caption."
     return hashlib.sha256(hashlib.sha256(image).digest() + text).digest()[:16]
 
 
@@ -91,7 +91,7 @@ class DiskParts:
 
     @property
     def about(self) -> dict:
-        "What else decides about the content of a cache."
+        "The settings that change the content of a cache."
         accepted, asked = self.loader.filter, dict(questions=True) if self.questions else {}
         return asked if accepted == Filter() else asked | dict(filter=accepted.to_dict())
 
@@ -214,7 +214,7 @@ def boxes(key: bytes, h: int, w: int, k: int, seed: int = 0) -> list[tuple]:
 
 # %% ../../nbs/engine/08_cache.ipynb #c014
 class Encoder(Protocol):
-    "What a cache keeps the outputs of."
+    "A model whose outputs a cache keeps."
 
     def encode_images(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         "Named tensors `(b, ...)` of uint8 pictures `(b, 3, h, w)`."

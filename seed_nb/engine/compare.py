@@ -188,7 +188,7 @@ class Comparison:
             raise SeedError(f"{curve.name} has no {', '.join(unknown)}; it has {known}")
 
     def __call__(self, row: dict) -> str:
-        "What is to be said about the line `row`."
+        "The comparison of the line `row` with the curve as text; empty if there is none."
         found = gaps(row, self.curve, self.cfg.metrics)
         self.history.append((row["step"], found))
         far = {k: self.far.get(k, 0) + 1 for k, g in found.items() if g.is_far(self.cfg.tolerance)}

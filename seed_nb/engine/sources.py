@@ -75,7 +75,7 @@ class Source(Protocol):
         "The position, as plain JSON."
 
     def load_state_dict(self, state: dict) -> None:
-        "Stand at a position that `state_dict` returned; `SeedError` if it is one in other data."
+        "Go to a position that `state_dict` returned; `SeedError` if it is one in other data."
 
 
 def collate_samples(samples: list[dict]) -> dict:
@@ -426,7 +426,7 @@ class ColumnWatch:
         self.name, self.filter, self.first, self.lock = name, filter, first, threading.Lock()
 
     def look(self, record: dict) -> None:
-        "One more `record`, of whatever thread."
+        "Look at one more `record`; any thread may call."
         if not self.filter.min_similarity or self.first <= 0:
             return
         there = self.filter.column(record.get("columns", {}))
@@ -548,7 +548,7 @@ class RowSource(DiskSource):
 
     @property
     def epoch(self) -> int:
-        "How often all processes together have been through the data."
+        "The number of times that all processes together have read the data."
         return (self.used * self.world + self.rank) // len(self.rows)
 
     def _permutation(self, epoch: int) -> torch.Tensor:
@@ -586,7 +586,7 @@ class BlockSource(DiskSource):
         raise NotImplementedError
 
     def sample(self, item: dict) -> Sample:
-        "What to read of an `item` of the stream."
+        "The `Sample` of an `item` of the stream."
         raise NotImplementedError
 
     def take(self, n: int) -> list[Sample]:
@@ -748,7 +748,7 @@ def _ends(path: str, ending: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    "Whether a file or folder is the system's, no data."
+    "Whether a file or folder is one of the operating system, and no data."
     return (name.startswith(".") and name not in (".", "..")) or name == "__MACOSX"
 
 
@@ -817,7 +817,7 @@ class Table:
         self.data = data
 
     def sample(self, row: dict, number: int | str = "") -> Sample:
-        "What to read of a `row`."
+        "The `Sample` of a `row`."
         if self.columns is None:
             self.columns = self.settle([*row])
         return Sample(f"{self.name}: row {number}", partial(self._read, row))
@@ -881,7 +881,7 @@ class StreamSource(BlockSource):
         return split_dataset_by_node(self.table.data, self.rank, self.world)
 
     def sample(self, item: dict) -> Sample:
-        "What to read of a row."
+        "The `Sample` of a row of the stream."
         return self.table.sample(item, f"of block {self.blocks}")
 
 # %% ../../nbs/engine/05_sources.ipynb #n095
@@ -892,7 +892,7 @@ SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 
 class Found(NamedTuple):
-    "What the data of a run is: its kind and its files."
+    "The data of a run: its kind and its files."
 
     kind: str  # registered, hub, saved, metadata, table, shards or pictures
     files: list[str]

@@ -52,9 +52,11 @@ def _without_ends(text: str) -> str:
 
 
 def normalize_text(text: str, what: str = "text") -> str:
-    """`text` as the table above says; the empty string if nothing of it is left.
+    """`text` without differences that do not count; the empty string if nothing of it is left.
 
-    Doing it twice changes nothing more. `SeedError` that begins with `what` if it is no string."""
+    White space is single, what cannot be seen is gone, and so are quotes around the whole and a
+    final stop. Normalizing twice changes nothing more. `SeedError`, which begins with `what`, if it
+    is no string."""
     if not isinstance(text, str):
         raise SeedError(f"{what} must be text, not {type(text).__name__}")
     if not text.isascii():

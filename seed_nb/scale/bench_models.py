@@ -104,7 +104,7 @@ class RandomCodes:
 class BenchModels:
     """Models of one `size` on a `device`, built when they are asked for.
 
-    `dtype` is that of frozen models in inference; `training` is how the steps are done."""
+    `dtype` is that of frozen models in inference; `training` is the config of the steps."""
 
     def __init__(
         self,
