@@ -62,9 +62,9 @@ def clip_tokenizer(words: Sequence[str] = WORLD_WORDS, length: int = 32) -> CLIP
     )
 
 # %% ../../nbs/emoji/06_builders.ipynb #n005
-def opt_texts(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
-    """One text for each scene: mostly a caption with four questions and answers, else a caption, a
-    request for a drawing, or an edit with its result."""
+def opt_texts(scenes: Sequence[Scene], rng: random.Random, n_questions: int = 10) -> list[str]:
+    """One text for each scene: mostly a caption with `n_questions` and answers, else a caption,
+    a request for a drawing, or an edit with its result."""
 
     def text(scene):
         words, kind = caption(scene, rng), rng.random()
