@@ -37,7 +37,16 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from .engine.config import Count, Positive, Range, Seed, SeedError, Temperature, checked
+from seed_nb.engine.config import (
+    Count,
+    Guidance,
+    Positive,
+    Range,
+    Seed,
+    SeedError,
+    Temperature,
+    checked,
+)
 from seed_nb.engine.files import (
     apply_umask,
     hub_folder,
@@ -91,10 +100,11 @@ class Examples:
         words = self.prompts.question.format(self.typed(question, "question", "question"))
         return self.after_picture(codes, words, answer, "answer")
 
-    def draw(self, text: str, codes: Codes | None = None) -> Example:
-        "A picture of `text`. Target: its `codes`."
-        v = self.vocab
-        prompt = [v.bos, *v.text(self.prompts.draw.format(self.typed(text))), v.eos]
+    def draw(self, text: str | None, codes: Codes | None = None) -> Example:
+        "A picture of `text`; `None` leaves open of what. Target: its `codes`."
+        v, words = self.vocab, self.prompts.draw
+        words = words.format("").strip() if text is None else words.format(self.typed(text))
+        prompt = [v.bos, *v.text(words), v.eos]
         return prompt if codes is None else (prompt, v.picture(codes))
 
     def after_picture(
@@ -214,17 +224,29 @@ class PromptedLM(VisualLM):
         return [self.vocab.decode(ids) for ids in rows]
 
     def write_codes(
-        self, prompts: list, seed: Seeds = 0, constrained: bool = True, **generate_kwargs
+        self,
+        prompts: list,
+        seed: Seeds = 0,
+        constrained: bool = True,
+        guidance: float = 1.0,
+        unconditional: list[int] | None = None,
+        **generate_kwargs,
     ) -> torch.Tensor | list[dict]:
         """The picture that follows each of `prompts`, as codes (b, 32).
 
-        Unconstrained, a list of `dict(ids, codes, valid)` of what the model wrote."""
-        v, n = self.vocab, self.cfg.n_tokens
+        `guidance` other than 1 compares each prompt with the `unconditional` one. Unconstrained, a
+        list of `dict(ids, codes, valid)` of what the model wrote."""
+        v, guidance = self.vocab, checked(guidance, Guidance, "guidance")
+        begin, only = ([v.boi], WholePictures(v)) if constrained else ([], None)
+        n = self.cfg.n_tokens + 2 * (not constrained)
+        if guidance != 1:
+            if not unconditional:
+                raise SeedError("guidance needs an unconditional prompt")
+            generate_kwargs |= dict(guidance=guidance, unconditional=[*unconditional, *begin])
+        prompts = [p + begin for p in prompts]
+        rows = self._write(prompts, "prompt", n, n, v.eoi, only, seed, **generate_kwargs)
         if constrained:
-            prompts, only = [p + [v.boi] for p in prompts], WholePictures(v)
-            rows = self._write(prompts, "prompt", n, n, v.eoi, only, seed, **generate_kwargs)
             return torch.tensor(rows) - v.n_text
-        rows = self._write(prompts, "prompt", n + 2, n + 2, v.eoi, None, seed, **generate_kwargs)
         read = [v.read(ids) for ids in rows]
         return [dict(ids=i, codes=c, valid=c is not None) for i, c in zip(rows, read)]
 
@@ -250,7 +272,18 @@ class PromptedLM(VisualLM):
         return [out[i] for i in range(len(prompts))]
 
     def _write_batch(
-        self, prompts, n, stop, only, uniforms, temperature=0.0, top_k=0, top_p=1.0, **kwargs
+        self,
+        prompts,
+        n,
+        stop,
+        only,
+        uniforms,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        guidance=1.0,
+        unconditional=None,
+        **kwargs,
     ) -> list:
         ids, mask = left_pad(prompts, self.vocab.pad, self.device)
         processors = [only] if only else []
@@ -259,8 +292,12 @@ class PromptedLM(VisualLM):
         processors += [RowSampler(uniforms, ids.shape[1])] if temperature else []
         counts = {"num_beams", "num_return_sequences"} & kwargs.keys()
         kwargs |= {k: checked(kwargs[k], Positive, k) for k in counts}
-        if temperature and kwargs.get("num_beams", 1) > 1:
-            raise SeedError("num_beams and temperature exclude each other")
+        for name, used in dict(temperature=temperature > 0, guidance=guidance != 1).items():
+            if used and kwargs.get("num_beams", 1) > 1:
+                raise SeedError(f"num_beams and {name} exclude each other")
+        if guidance != 1:
+            nothing = ids.new_tensor([unconditional] * len(prompts))
+            kwargs |= dict(guidance_scale=guidance, negative_prompt_ids=nothing)
         options = dict(max_new_tokens=n, eos_token_id=stop, do_sample=False) | kwargs
         processors = LogitsProcessorList(processors)
         try:
@@ -358,13 +395,16 @@ class MultimodalLM(PromptedLM):
         prompts: str | Iterable[str],
         seed: Seeds = 0,
         constrained: bool = True,
+        guidance: float = 1.0,
         **generate_kwargs,
     ) -> torch.Tensor | list[dict]:
         """The codes (b, 32) of a picture for each of `prompts`.
 
-        Unconstrained, a list of `dict(ids, codes, valid)` of what the model wrote."""
+        `guidance` above 1: codes that the prompt makes likelier are preferred. Unconstrained, a
+        list of `dict(ids, codes, valid)` of what the model wrote."""
         ids = [self.examples.draw(t) for t in clean_texts(prompts, "prompt")]
-        return self.write_codes(ids, seed, constrained, **generate_kwargs)
+        nothing = self.examples.draw(None)
+        return self.write_codes(ids, seed, constrained, guidance, nothing, **generate_kwargs)
 
     def draw(
         self,
@@ -372,14 +412,15 @@ class MultimodalLM(PromptedLM):
         seed: Seeds = 0,
         constrained: bool = True,
         decode: dict | None = None,
+        guidance: float = 1.0,
         **generate_kwargs,
     ) -> list[Image.Image | None]:
         """A picture for each of `prompts`; unconstrained, `None` where none was written.
 
-        `decode`: options of the image tokenizer's `decode`."""
+        `guidance` is that of `draw_codes`; `decode`: options of the image tokenizer's `decode`."""
         if self.image_tokenizer is None:
             raise SeedError("this SeedLM has no image tokenizer: use draw_codes")
-        codes = self.draw_codes(prompts, seed, constrained, **generate_kwargs)
+        codes = self.draw_codes(prompts, seed, constrained, guidance, **generate_kwargs)
         codes = list(codes) if constrained else [written["codes"] for written in codes]
         return self.decode(codes, seed, **(decode or {}))
 
