@@ -15,9 +15,10 @@ import run_cells
 from chapters import ROOT
 from shell import Failed
 
-LIBRARIES = """coverage torch torch.distributed.checkpoint torch.distributed.fsdp pandas datasets
+LIBRARIES = """coverage psutil nbformat torch torch.distributed.checkpoint torch.distributed.fsdp
 transformers.modeling_utils transformers.generation.utils diffusers.pipelines diffusers.models peft
-accelerate safetensors.torch matplotlib.pyplot IPython execnb.shell fastcore.test""".split()
+accelerate datasets pandas safetensors.torch matplotlib.pyplot IPython execnb.shell
+fastcore.test""".split()
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(LIBRARIES)
 
