@@ -5,8 +5,8 @@ n_proc=2`, `check.py cells 02_vq`. Nothing is written into the working tree: wha
 runs in a copy, which is then compared.
 
 `--no-outputs` does not compare what the cells print with the committed outputs (other versions of
-the libraries print other things); `--slow` runs the slow cells, too, of the chapters that have
-some, and nothing else."""
+the libraries print other things); `--slow` runs the chapters that have slow cells with those, the
+run chapters with the number of processes that is left out else, and nothing else."""
 
 import argparse
 import json
@@ -24,6 +24,7 @@ import measure
 import pages
 import rules
 import run_cells
+import warm
 from chapters import (
     CHAPTERS,
     LIB,
@@ -92,16 +93,16 @@ def wheel():
 MEASURED = []  # the folder in which processes leave what they executed, if it is measured
 
 
-def tested(path, *cmd, **kw) -> str:
-    """The output of `cmd`, which runs the chapter at `path`: its exported cells count as lines of
-    the package, and an attempt to reach another machine fails."""
+def tested(path, *cmd, run=sh, **kw) -> str:
+    """What `run` prints of `cmd`, which runs the chapter at `path`: its exported cells count as
+    lines of the package, and an attempt to reach another machine fails."""
     with TemporaryDirectory() as tmp:
         log = Path(tmp) / "network"
         env = dict(run_cells.environment(), NO_NETWORK_LOG=str(log))
         env |= run_cells.follow_in_kernels(Path(tmp) / "ipython", path)
         for folder in MEASURED:
             env |= measure.environment(folder)
-        out = sh(*cmd, **env, **kw)
+        out = run(*cmd, **env, **kw)
         require(log.read_text().splitlines() if log.exists() else [])
         return out
 
@@ -110,7 +111,7 @@ def chapter(path, *options):
     "Run the cells of a chapter and compare what they print; run chapters are left to `smoke`."
     if is_run(path):
         raise Skipped
-    tested(path, sys.executable, ROOT / "tools/run_cells.py", path, *options)
+    tested(path, warm.run_chapter, path, *options, run=warm.run)
 
 
 def slow_chapter(path):
@@ -192,7 +193,7 @@ def toy(path, tmp, **kw) -> dict:
     has."""
     has = parameters(path)
     steps = {k: 2 for k in has if k == "steps" or k.endswith("_steps")}
-    want = {"preset": "toy", "out_dir": f"{tmp}/out", **steps, **kw}
+    want = {"preset": "toy", "n_images": 4, "out_dir": f"{tmp}/out", **steps, **kw}
     return {k: v for k, v in want.items() if k in has}
 
 
@@ -213,14 +214,34 @@ def unknown(path):
 def tables(chapter, n_proc):
     "Papermill measures a toy model on a tiny folder of COCO."
     path = NBS / f"{chapter}.ipynb"
-    make = "from seed_nb.standard_sets import tiny_set; import sys; tiny_set('coco', sys.argv[1])"
     with TemporaryDirectory() as tmp:
-        sh(sys.executable, "-c", make, f"{tmp}/coco")
-        known = toy(path, tmp, data="coco", root=f"{tmp}/coco", n_proc=n_proc)
-        papermill(path, tmp, **known)
+        warm.run(warm.tiny_coco, f"{tmp}/coco")
+        coco = dict(data="coco", root=f"{tmp}/coco", n_proc=n_proc, only='["drawings"]')
+        papermill(path, tmp, **(known := toy(path, tmp, **coco)))
+        if "only" in known:
+            found = json.loads(Path(tmp, "out/llm_coco.json").read_text(encoding="utf-8"))
+            made = {"captions", "drawings"} & found.keys()
+            require([f"drawings were asked for, made were {made}"] * (made != {"drawings"}))
 
 
 # ---- the driver ----
+
+
+MAIN = "06_train_llm"  # what most people run, so it is always tested with one process and with two
+TABLES = "07_eval_tokenizer", "08_eval_llm"  # which `tables` runs with two processes
+
+
+def smoke_checks(slow: bool) -> list[tuple]:
+    """Pairs of name and function: the run chapters with one process or with two.
+
+    What most of the second run would repeat is left to the `slow` ones."""
+    checks = []
+    for p in filter(is_run, CHAPTERS):
+        counts = (1, 2) if "n_proc" in parameters(p) else (1,)
+        quick = counts if title(p) == MAIN else (1 if title(p) in TABLES else counts[-1],)
+        chosen = [n for n in counts if (n in quick) != slow]
+        checks += [(f"smoke {title(p)} n_proc={n}", lambda p=p, n=n: smoke(p, n)) for n in chosen]
+    return checks
 
 
 def all_checks(compare: bool) -> list[tuple]:
@@ -228,21 +249,20 @@ def all_checks(compare: bool) -> list[tuple]:
     checks = [(f.__name__, f) for f in (*rules.ALL, runner, docs, links, wheel)]
     options = () if compare else ("--no-outputs",)
     checks += [(f"cells {title(p)}", lambda p=p: chapter(p, *options)) for p in CHAPTERS]
-    for p in filter(is_run, CHAPTERS):
-        counts = (1, 2) if "n_proc" in parameters(p) else (1,)
-        checks += [(f"smoke {title(p)} n_proc={n}", lambda p=p, n=n: smoke(p, n)) for n in counts]
+    checks += smoke_checks(slow=False)
     # every run chapter calls check_parameters first (`params`), so one of them proves it
     checks.append(("unknown 06_train_llm", lambda: unknown(NBS / "06_train_llm.ipynb")))
-    for c in ("07_eval_tokenizer", "08_eval_llm"):
+    for c in TABLES:
         checks.append((f"tables {c} n_proc=2", lambda c=c: tables(c, 2)))
     return checks
 
 
 def slow_checks() -> list[tuple]:
-    "Pairs of name and function: the chapters that have slow cells."
+    "Pairs of name and function: the chapters that have slow cells, and the other smoke tests."
     plain = [p for p in CHAPTERS if not is_run(p)]
     slow = [p for p in plain if any("slow" in directives(c) for c in cells(p))]
-    return [(f"slow {title(p)}", lambda p=p: slow_chapter(p)) for p in slow]
+    checks = [(f"slow {title(p)}", lambda p=p: slow_chapter(p)) for p in slow]
+    return checks + smoke_checks(slow=True)
 
 
 def outcome(check) -> tuple:
