@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'RUNS', 'Step', 'module_step', 'Lanes', 'run_here', 'RecipeConfig', 'recipe_steps', 'backbone_step',
-           'seed_steps', 'finish_tokenizer', 'gather_weights', 'rename', 'gather_curves', 'costs', 'make']
+           'seed_steps', 'finish_tokenizer', 'gather_weights', 'set_fields', 'gather_curves', 'costs', 'make']
 
 # %% ../nbs/08c_recipe.ipynb #r004
 import os
@@ -272,15 +272,15 @@ def gather_weights(root: Path | str, seed: int, out: Path | str) -> None:
         shutil.copytree(root / "backbones" / name, out / name)
     shutil.copytree(root / f"tokenizer-{seed}", out / "tokenizer")
     shutil.rmtree(out / "tokenizer" / "vit", ignore_errors=True)
-    rename(out / "tokenizer" / "config.json", vit="emoji", sd="emoji")
+    set_fields(out / "tokenizer" / "config.json", vit="emoji", sd="emoji")
     SeedLM.from_pretrained(root / f"llm-{seed}" / "lm").save_pretrained(
         out / "emoji-opt", half=True
     )
-    rename(out / "emoji-opt" / "seed_lm.json", base="emoji", image_tokenizer="emoji")
-    rename(out / "emoji-opt" / "adapter_config.json", base_model_name_or_path="emoji")
+    set_fields(out / "emoji-opt" / "seed_lm.json", base="emoji", image_tokenizer="emoji")
+    set_fields(out / "emoji-opt" / "adapter_config.json", base_model_name_or_path="emoji")
 
 
-def rename(file: Path, **names: str) -> None:
+def set_fields(file: Path, **names: str) -> None:
     "Write `names` into the JSON of `file`."
     save_json(file, load_json(file) | names)
 

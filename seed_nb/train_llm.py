@@ -27,7 +27,7 @@ from torch import nn
 import seed_nb.emoji.tasks  # noqa: F401 registers the emoji world and its tasks
 from .causal_qformer import gather
 from .engine.cache import CachedSource
-from .engine.config import Config, Count, Positive, SeedError, Weight
+from .engine.config import Config, Count, Positive, SeedError, Share, Weight
 from .engine.files import fingerprint, is_sharded, load_tensors, save_json, save_tensors
 from .engine.images import from_pixels, to_pictures
 from .engine.measure import in_turn, tune_glibc_malloc
@@ -64,6 +64,7 @@ class LLMConfig(Config):
             pack_length=256,
             pool=24_000,
             warm_steps=200,
+            caption_dropout=0.1,
             tasks=dict(caption=0.15, question=0.4, draw=0.45),
             train=dict(steps=6000, batch_size=32, lr=1.5e-3, warmup=200),
         ),
@@ -101,6 +102,8 @@ class LLMConfig(Config):
         default_factory=lambda: dict(caption=0.3, question=0.3, draw=0.4)
     )
     canonical: bool = True  # captions are learned in the canonical wording, if there is one
+    # share of drawing examples without their text, for guidance (chapter 05a)
+    caption_dropout: Share = 0.0
     pack_length: Count = 0  # tokens of a packed row; 0: each example has a padded row of its own
     mean_example_tokens: Positive = 56  # so many packed rows hold about `batch_size` examples
 
@@ -209,7 +212,8 @@ class TaskSource:
         (_, rank, world), train = self.place, self.cfg.train
         self.open_pool()
         rng = random.Random(f"lessons {train.seed} {self.drawn * world + rank}")
-        context = TaskContext(self.lm.examples, rng, self.lm.encode, self.cfg.canonical)
+        dropped = dict(canonical=self.cfg.canonical, drop_text=self.cfg.caption_dropout)
+        context = TaskContext(self.lm.examples, rng, self.lm.encode, **dropped)
         step = self.step // train.accumulate
         pictures = step >= self.cfg.warm_steps
         pairs = zip(self.cfg.batch_tasks(step, train.batch_size), self.samples(rng))
