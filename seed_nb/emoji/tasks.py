@@ -39,10 +39,12 @@ def question_scene(sample: dict, context: TaskContext) -> tuple | None:
 
 
 def draw_scene(sample: dict, context: TaskContext) -> tuple | None:
-    "An example `draw`: a caption of a scene in any wording, then its picture."
+    """An example `draw`: a caption of a scene in any wording, then its picture; in the share
+    `context.drop_text` of all cases no caption."""
     if (scene := sample.get("scene")) is None:
         return None
-    return context.examples.draw(caption(scene, context.rng), sample["codes"])
+    said = None if context.drops_text() else caption(scene, context.rng)
+    return context.examples.draw(said, sample["codes"])
 
 
 register_task("caption", caption_scene)
