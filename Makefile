@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: env export demo test test-slow mutants docs
+.PHONY: env export demo weights test test-slow mutants docs
 
 env: $(READY)
 
@@ -23,6 +23,11 @@ demo: $(READY)
 	$(BIN)/papermill nbs/06_train_llm.ipynb runs/06.ipynb -p out_dir $(CURDIR)/runs/06
 	@echo "executed notebook: $(CURDIR)/runs/06.ipynb"
 	@echo "pictures:          $(CURDIR)/runs/06"
+
+# every shipped weight from nothing, for hours; it goes on where it was stopped: make weights SEEDS=0,1
+weights: $(READY)
+	mkdir -p runs
+	$(BIN)/papermill nbs/08c_recipe.ipynb runs/08c.ipynb -p preset emoji -p out_dir $(CURDIR)/runs/weights $(if $(SEEDS),-p seeds "$(SEEDS)")
 
 # all tests, or those that have every word of ONLY in their name: make test ONLY="cells 02_vq"
 test: $(READY)

@@ -158,7 +158,8 @@ def _add_lm(parsers):
     few = Annotated[int, Range(ge=1, le=1000)]
     n = option(1, "pictures of each prompt", type=number(few))
     warm = option(0.0, "0: always the likeliest codes", type=number(Temperature))
-    options = OUT | SEED | LM | dict(n=n, temperature=warm)
+    pull = option(1.0, "classifier-free guidance of the codes; 1 is none", type=number(Guidance))
+    options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull)
     add(parsers, "draw", commands.draw_prompts, prompts, **options)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
 

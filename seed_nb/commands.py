@@ -317,7 +317,8 @@ def draw_prompts(args: Namespace) -> Result:
     prompts = [p for p in clean_texts(args.prompts, "prompt") for _ in range(args.n)]
     slugs = [re.sub(r"[^a-z0-9]+", "-", p.lower())[:80].strip("-") for p in prompts]
     paths = targets(args.out, [f"{i:02}-{slug}" for i, slug in enumerate(slugs)])
-    pictures = get_lm(args.model).draw(prompts, seed=args.seed, temperature=args.temperature)
+    how = dict(seed=args.seed, temperature=args.temperature, guidance=args.code_guidance)
+    pictures = get_lm(args.model).draw(prompts, **how)
     written = write_pictures(pictures, paths)
     return [dict(prompt=p, picture=f) for p, f in zip(prompts, written)], written
 

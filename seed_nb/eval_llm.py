@@ -66,7 +66,7 @@ class LMEval(Config):
     n: Positive | None = None  # the first `n` scenes; None: all
     seed: Seed = 0  # of the questions and of the noise that drawings start from
     published: bool = False  # ask with the prompts of the paper's evaluation (SEED, section 4)
-    data: str = "scenes"  # scenes of `split`; or a set of chapter 06b, or a data set
+    data: str = "scenes"  # scenes of `split`; or a standard set, or a data set
     root: str = ""  # the folder of the set
     columns: dict[str, str] = field(default_factory=dict)  # of a data set, by what they hold
     kind: str = "captions"  # of its items: captions, questions or choices
@@ -95,7 +95,7 @@ def get_lm(name: str, published: bool = False) -> SeedLM:
 
 # %% ../nbs/08_eval_llm.ipynb #c008
 def f1(pairs: Iterable[tuple[set, set]]) -> float:
-    "Micro F1 of pairs of sets: what was found, what is true."
+    "Micro F1 of pairs of sets `(found, true)`."
     pairs = list(pairs)
     return 2 * sum(len(a & b) for a, b in pairs) / max(1, sum(len(a) + len(b) for a, b in pairs))
 
@@ -125,7 +125,7 @@ def majority_answers(n: int = 1000) -> dict:
 
 
 def score_answers(answers: list[str], right: list[str], kinds: list[str]) -> dict:
-    "`accuracy`, that of the `majority` answer, and both `by_kind`."
+    "Shares of right answers: `accuracy`, that of the `majority` answer, and both `by_kind`."
     commonest, hits = majority_answers(), {k: [] for k in QUESTION_KINDS}
     for a, b, kind in zip(answers, right, kinds):
         hits[kind].append((a == b, commonest[kind] == b))

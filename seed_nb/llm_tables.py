@@ -75,7 +75,7 @@ class LLMTables(Config):
 
 # %% ../nbs/06f_llm_tables.ipynb #l009
 def fingerprint_lm(lm: SeedLM) -> str:
-    "32 hex digits over what is trained in `lm`, its codebook, its base, and its prompts."
+    "32 hex digits over the trained tensors of `lm`, its codebook, its base, and its prompts."
     trained = lora_tensors(lm) | visual_tensors(lm)
     return fingerprint_items([trained, lm.examples.prompts])
 
@@ -109,7 +109,7 @@ class LLMRun:
 
 
 def on_main_for_all(make: Callable, *args, **kwargs) -> object:
-    "What `make` returns in the main process, in every process."
+    "Call `make` in the main process only; every process gets its result."
     found = make(*args, **kwargs) if processes().is_main_process else None
     return broadcast_object_list([found])[0]
 

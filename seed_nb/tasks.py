@@ -29,6 +29,11 @@ class TaskContext:
     rng: random.Random
     encode: Callable[..., torch.Tensor]  # pictures -> codes (b, 32)
     canonical: bool = True  # captions are learned in the canonical wording, if there is one
+    drop_text: float = 0.0  # share of the drawings whose prompt says nothing (guidance)
+
+    def drops_text(self) -> bool:
+        "Whether the next prompt is to say nothing; uses `rng` only if some are."
+        return self.drop_text > 0 and self.rng.random() < self.drop_text
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ def question_sample(sample: dict, context: TaskContext) -> tuple | None:
 
 
 def draw_sample(sample: dict, context: TaskContext) -> tuple | None:
-    "After the text, its picture."
-    text = sample_text(sample, "text")
-    return context.examples.draw(text, sample["codes"]) if text else None
+    "After the text, its picture; in the share `context.drop_text` of all cases after no text."
+    if not (text := sample_text(sample, "text")):
+        return None
+    return context.examples.draw(None if context.drops_text() else text, sample["codes"])
 
 
 register_task("caption", caption_sample)

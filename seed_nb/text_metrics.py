@@ -220,7 +220,7 @@ def normalize_answer(text: str, protocol: str = "vqa") -> str:
 
 # %% ../nbs/06d_text_metrics.ipynb #t033
 def vqa_score(answer: str, humans: Sequence[str], protocol: str = "vqa") -> float:
-    """How far, in percent, `answer` is that of the `humans`, averaged over leaving out each.
+    """VQA accuracy, in percent, of `answer` against `humans`, averaged over leaving out each.
 
     `SeedError` for fewer than two humans: one answer is compared by `exact_match`."""
     if isinstance(humans, str) or len(humans) < 2:
@@ -236,7 +236,7 @@ def vqa_score(answer: str, humans: Sequence[str], protocol: str = "vqa") -> floa
 
 
 def exact_match(answer: str, truth: str) -> float:
-    "100 or 0: whether `answer`, normalized, is `truth` (GQA, as the evaluation of BLIP-2 has it)."
+    "100 if `answer`, normalized, is `truth`, else 0 (GQA, as in the evaluation of BLIP-2)."
     return 100.0 * (normalize_answer(answer) == truth)
 
 # %% ../nbs/06d_text_metrics.ipynb #t038

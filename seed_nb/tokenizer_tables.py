@@ -62,7 +62,7 @@ def first_codes(tok: SeedTokenizer, codes: torch.Tensor, k: int) -> torch.Tensor
 
 # %% ../nbs/06e_tokenizer_tables.ipynb #k011
 def unquantized(tok: SeedTokenizer, embeddings: torch.Tensor) -> torch.Tensor:
-    "What the quantizer would get of causal embeddings `(b, 32, width)`: vectors `(b, 32, d)`."
+    "Vectors `(b, 32, d)` before quantization, of causal embeddings `(b, 32, width)`."
     z = tok.model.down(embeddings).float()
     return F.normalize(z, dim=-1) if tok.cfg.vq.l2norm else z
 
@@ -85,7 +85,7 @@ def _rows(columns: dict[str, torch.Tensor]) -> list[dict]:
 
 
 def encode_work(tok: SeedTokenizer, ks: Sequence[int]) -> Callable:
-    "What `spread` calls to encode pictures: `codes`, `queries`, `first` `(len(ks), p)`, `cosine`."
+    "Work for `spread`: `codes`, `queries`, `first` `(len(ks), p)` and `cosine` of pictures."
     texts, recon = "retrieval" not in lacks(tok), "code retrieval" not in lacks(tok)
     vector = tok.model.qformer.image_vector
 
@@ -100,7 +100,7 @@ def encode_work(tok: SeedTokenizer, ks: Sequence[int]) -> Callable:
             cosine = F.cosine_similarity(rebuilt[-1].float(), embeddings.float(), dim=-1)
             columns["cosine"] = cosine.mean(1)
         if texts and recon:
-            columns["first"] = torch.stack([vector(r) for r in rebuilt], 1)
+            columns["first"] = torch.stack([vector(r, k - 1) for r, k in zip(rebuilt, ks)], 1)
         return _rows(columns)
 
     return work
@@ -157,7 +157,7 @@ class Drawer:
     def embeddings(
         self, way: str, items: list[CaptionItem], codes: torch.Tensor, pictures: list[Image.Image]
     ) -> torch.Tensor:
-        "What the decoder draws from, `(b, n_out, out_width)`; `codes` `(b, 32)`."
+        "The inputs of the decoder, `(b, n_out, out_width)`; `codes` are `(b, 32)`."
         tok, texts = self.tok, [item.captions[0] for item in items]
         if way == "caption":
             return self.text_decoder.target(dict(text=texts))
@@ -192,7 +192,7 @@ Scores = Callable[[torch.Tensor, list[CaptionItem]], dict[str, torch.Tensor]]
 def draw_work(
     drawer: Drawer, way: str, judge: ImageJudge, scores: Scores | None = None
 ) -> Callable:
-    """What `spread` calls to draw and score pairs of an item and its codes.
+    """Work for `spread`: draws and scores pairs of an item and its codes.
 
     `scores(pictures, items)` returns more columns, `(b,)` each."""
 
@@ -243,7 +243,7 @@ class _Run:
 
     @cached_property
     def about(self) -> dict:
-        "What every result depends on, and `items`."
+        "The fingerprints on which every result depends."
         tok = self.tok
         known = [
             (i.id, i.captions, i.image if isinstance(i.image, str) else "") for i in self.items

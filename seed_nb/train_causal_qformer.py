@@ -50,6 +50,7 @@ class StageIConfig(Config):
             minimal=0.0,
             alike=0.0,
             w_caption=0.0,
+            w_prefix=0.0,
             train=dict(
                 steps=12_000,
                 batch_size=64,
@@ -73,6 +74,7 @@ class StageIConfig(Config):
     minimal: Share = 0.5  # share of a batch that is minimal pairs
     alike: Share = 0.5  # share of scenes that differ in their names only
     w_caption: Weight = 1.0  # weight of writing the caption from the queries; the paper has none
+    w_prefix: Weight = 0.5  # weight of matching at the last of k first queries; the paper has none
     words: str = "emoji"  # vocabulary of the captions: `emoji`, or the folder of a BertTokenizer
     init: str = ""  # a safetensors file to start from, e.g. converted BLIP-2 weights
     chunk: Count = 0  # pictures embedded at a time, if a batch is too large for the memory; 0: all
@@ -93,7 +95,7 @@ def train(
         raise SeedError("StageIConfig.words must name a folder with a BERT vocabulary (vocab.txt)")
     if cfg.init:
         load_state(qformer, load_tensors(cfg.init), cfg.init)
-    stage = ContrastiveStage(encoder, qformer, words, cfg.w_caption, cfg.chunk)
+    stage = ContrastiveStage(encoder, qformer, words, cfg.w_caption, cfg.chunk, cfg.w_prefix)
     fit(stage, stage_source(cfg, encoder), cfg.train, out_dir, log_fn)
     on_main(save_tensors, Path(out_dir) / "qformer.safetensors", qformer.state_dict())
     on_main(save_json, Path(out_dir) / "config.json", cfg.to_dict())

@@ -58,7 +58,14 @@ class LLMConfig(Config):
             pack_length=256,
             warm_steps=50,
             tasks=dict(caption=0.2, question=0.15, draw=0.65),
-            train=dict(steps=420, batch_size=64, lr=2e-3, warmup=50),
+            train=dict(steps=1600, batch_size=16, lr=2e-3, warmup=100),
+        ),
+        emoji_long=dict(
+            pack_length=256,
+            pool=24_000,
+            warm_steps=200,
+            tasks=dict(caption=0.15, question=0.4, draw=0.45),
+            train=dict(steps=6000, batch_size=32, lr=1.5e-3, warmup=200),
         ),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2, pack_length=256),
         paper=dict(

@@ -19,7 +19,12 @@ from torch import nn
 from transformers import BertTokenizer
 
 import seed_nb.emoji.source  # noqa: F401  registers `scenes`
-from .causal_qformer import caption_tokenizer, contrastive_loss, tokenize_captions
+from seed_nb.causal_qformer import (
+    caption_tokenizer,
+    contrastive_loss,
+    random_prefix,
+    tokenize_captions,
+)
 from .engine.cache import CachedSource
 from .engine.config import Config, Count, Share, Weight
 from .engine.files import WEIGHTS, load_json, load_state, load_tensors, save_json
@@ -50,6 +55,7 @@ PAPER = dict(
     w_contrast=0.0,
     w_read=0.0,
     w_early=0.0,
+    prefix=0.0,
     continuous_steps=0,
     minimal=0.0,
     alike=0.0,
@@ -121,6 +127,7 @@ class StageIIConfig(Config):
     # the drawing losses on the causal embeddings, and on those from the codes, through one linear
     # layer (`ours`)
     w_early: Weight = 1.5
+    prefix: Share = 0.5  # share of pictures whose codes after a random one are left out (`ours`)
 
 # %% ../nbs/04b_train_tokenizer.ipynb #n001
 @dataclass(frozen=True)
@@ -214,6 +221,7 @@ class TokenizerStage(nn.Module):
             return self.redraw(batch)
         embeddings = self.embed(batch)  # (b, 32, d)
         vectors, codes, vq = self.quantize(model.down(embeddings))
+        vectors, at = self.first_codes(vectors)
         rebuilt, target = model.rebuild(vectors), embeddings.detach()
         recon = self.reconstruction(rebuilt, target)
         out = dict(vq=vq, recon=recon, centred=centred_cosine(rebuilt, target))
@@ -225,11 +233,24 @@ class TokenizerStage(nn.Module):
         if cfg.w_early:
             loss = loss + cfg.w_early * self.early_losses(embeddings, rebuilt, targets, out)
         if cfg.w_contrast:
-            loss = loss + cfg.w_contrast * self.matching(embeddings, rebuilt, batch["text"], out)
+            matched = self.matching(embeddings, rebuilt, batch["text"], out, at)
+            loss = loss + cfg.w_contrast * matched
         if self.training:
             self.step += 1
         out = {k: torch.as_tensor(v, dtype=torch.float32) for k, v in out.items() if v is not None}
         return dict(loss=loss, **{k: v.detach() for k, v in out.items()})
+
+    def first_codes(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`vectors` `(b, 32, k)` with 0 after a random one, in a share `prefix` of the pictures;
+        and the last one that is left of each, `(b,)`."""
+        b, n = vectors.shape[:2]
+        at = torch.full((b,), n - 1)
+        if self.training and self.cfg.prefix:
+            cut = torch.rand(b) < self.cfg.prefix
+            at = torch.where(cut, torch.tensor([random_prefix(n) - 1 for _ in range(b)]), at)
+        at = at.to(vectors.device)
+        left = torch.arange(n, device=at.device) <= at[:, None]
+        return vectors * left[..., None], at
 
     def early_losses(
         self, embeddings: torch.Tensor, rebuilt: torch.Tensor, targets: torch.Tensor, out: dict
@@ -250,24 +271,37 @@ class TokenizerStage(nn.Module):
         with torch.no_grad():
             embeddings = self.embed(batch)
             vectors, *_ = self.quantize(model.down(embeddings))
+            vectors, at = self.first_codes(vectors)
             rebuilt = model.rebuild(vectors) if self.cfg.w_contrast else None
         loss, generate, out["read"] = self.drawing(model.generate(vectors), self.target(batch))
         if self.cfg.w_contrast:
-            matched = self.matching(embeddings, rebuilt, batch["text"], out)
+            matched = self.matching(embeddings, rebuilt, batch["text"], out, at)
             loss = loss + self.cfg.w_contrast * matched
         out = {k: v for k, v in out.items() if v is not None}
         return dict(loss=loss, generate=generate.detach(), **out)
 
     def matching(
-        self, embeddings: torch.Tensor, rebuilt: torch.Tensor, texts: list[str], out: dict
+        self,
+        embeddings: torch.Tensor,
+        rebuilt: torch.Tensor,
+        texts: list[str],
+        out: dict,
+        at: torch.Tensor,
     ) -> torch.Tensor:
         """The contrastive losses of causal `embeddings` and of those `rebuilt` from the codes,
-        `(b, 32, d)`; their accuracies go into `out`."""
-        q = self.model.qformer
+        `(b, 32, d)`, read at `at` `(b,)`; their accuracies, and those of whole pictures, go into
+        `out`."""
+        q, rows = self.model.qformer, torch.arange(len(at), device=at.device)
+        whole, total = at == embeddings.shape[1] - 1, 0.0
         text = q.text_vector(**tokenize_captions(self.words, texts, self.step.device))
-        seen, out["accuracy"] = contrastive_loss(q.image_vector(embeddings), text, q.temperature)
-        coded, out["code_accuracy"] = contrastive_loss(q.image_vector(rebuilt), text, q.temperature)
-        return seen + coded
+        for name, x in dict(accuracy=embeddings, code_accuracy=rebuilt).items():
+            image = q.image_vector(x[rows, at][:, None])
+            loss, _ = contrastive_loss(image, text, q.temperature)
+            right = (image @ text.T).argmax(-1) == rows
+            total, out[name] = total + loss, right[whole].float().mean()
+            if self.training and self.cfg.prefix:
+                out[f"{name}_first"] = right[~whole].float().mean()
+        return total
 
     def drawing(self, guess: torch.Tensor, target: torch.Tensor) -> tuple:
         """The weighed loss of generation embeddings `(b, n_out, out_width)`, their squared error,

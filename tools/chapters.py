@@ -20,6 +20,12 @@ def title(path: Path) -> str:
     return path.relative_to(NBS).with_suffix("").as_posix()
 
 
+def number(path: Path) -> str:
+    "The number of a chapter in its folder, such as `04a`; an empty string for the front page."
+    found = re.match(r"(\d+[a-z]*)_", path.name)
+    return found[1] if found else ""
+
+
 def cells(path: Path, kind: str | None = "code") -> list[dict]:
     "The cells of the notebook at `path` that are of this `kind`, or all of them."
     found = json.loads(path.read_text(encoding="utf-8"))["cells"]

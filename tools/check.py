@@ -43,10 +43,12 @@ from shell import Failed, Skipped, copy, require, sh
 
 # ---- what is built from them ----
 
+GIT = "https://github.com/seed-nb/seed-nb/blob/main"
+
 
 def docs():
     """The documentation site builds, with a page for every chapter, every paragraph of the chapter
-    on it, and no link that leads nowhere."""
+    on it, no link that leads nowhere, and nothing that comes from another site."""
     with copy() as tree:
         sh(sys.executable, "tools/docs.py", cwd=tree)
         site = tree / "_docs"
@@ -54,6 +56,10 @@ def docs():
         require(f"no page {name}" for _, name in wanted if not (site / name).is_file())
         require(f"{chapter}: not on its page: {words}" for chapter, words in pages.lost(site))
         require(f"{page} links to {link}" for page, link in pages.dead_links(site))
+        require(f"{file} fetches {link}" for file, link in pages.not_here(site))
+        require(
+            f"{chapter}: its page lacks {what}" for chapter, what in pages.unfinished(site, GIT)
+        )
 
 
 def links():

@@ -4,7 +4,7 @@ import html
 import re
 from pathlib import Path
 
-from chapters import CHAPTERS, ROOT, cells, text, title
+from chapters import CHAPTERS, ROOT, cells, number, text, title
 
 LINK = re.compile(r'<a\b[^>]*?\bhref="([^"]+)"')
 ANCHOR = re.compile(r'\b(?:id|name)="([^"]+)"')
@@ -15,8 +15,8 @@ OTHERWISE = re.compile(
 
 
 def page_of(path: Path) -> str:
-    "The page of the chapter at `path`: its name without its number."
-    return re.sub(r"(^|/)\d+[a-z]*_", r"\1", title(path)) + ".html"
+    "The page of the chapter at `path`."
+    return title(path) + ".html"
 
 
 def words(prose: str) -> list[str]:
@@ -62,6 +62,43 @@ def dead_links(site: Path):
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file() or (anchor and anchor not in anchors.get(target, {anchor})):
                 yield page.relative_to(site).as_posix(), link
+
+
+# what a browser fetches by itself when it shows a page or a style sheet
+FETCHED = re.compile(
+    r"""<(?:img|script|source|iframe|video|embed)\b[^>]*?\bsrc\s*=\s*["']?([^"'\s>]+)"""
+    r"""|<link\b(?=[^>]*\brel="?(?:stylesheet|icon|preload))[^>]*?\bhref="?([^"\s>]+)"""
+    r"""|@import\s+(?:url\()?["']?([^"')\s]+)|\burl\(\s*["']?([^"')]+)"""
+    r"""|\bimport\b[^;]{,80}?\bfrom\s*["']([^"']+)"""
+)
+
+
+def not_here(site: Path):
+    """Pairs of a page or a style sheet of the site, and something that a browser fetches to show
+    it and that is no file of the site: on another machine, or nowhere."""
+    for file in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
+        source = file.read_text(encoding="utf-8")
+        if file.suffix == ".html":  # a page may show code that fetches something
+            source = re.sub(r"<(pre|code)\b.*?</\1>", "", source, flags=re.S)
+        for found in FETCHED.finditer(source):
+            link = html.unescape(next(filter(None, found.groups())))
+            target = file.parent / re.sub(r"[?#].*", "", link)
+            if not link.startswith(("data:", "#")) and not target.is_file():
+                yield file.relative_to(site).as_posix(), link
+
+
+def unfinished(site: Path, git: str):
+    """Pairs of a chapter and what its page lacks: the number in the title, links to its source at
+    `git` and to its neighbours, words about a function that say something."""
+    for path in CHAPTERS:
+        page = (site / page_of(path)).read_text(encoding="utf-8")
+        wanted = dict.fromkeys(['class="page-navigation"'], "links to the neighbours")
+        if number(path):
+            wanted |= {f"{git}/nbs/{title(path)}.ipynb": "a link to the source"}
+            wanted |= {f'class="title">{number(path)} · ': "the number in the title"}
+        yield from ((title(path), what) for text, what in wanted.items() if text not in page)
+        if "Call self as a function" in page:
+            yield title(path), "words about what a function does"
 
 
 def slug(heading: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "nbs/images"
 NO_SOURCE = re.compile(r"^#\|\s*echo:\s*false\b", re.M)
+ALT = re.compile(r"^#\|\s*fig-alt:\s*(.+)", re.M)
 
 
 def from_root(text):
@@ -22,14 +23,14 @@ def from_root(text):
     )
 
 
-def show_output(out, name):
+def show_output(out, name, alt=""):
     "One output as markdown; a picture goes to nbs/images/`name`."
     is_stream = out["output_type"] == "stream"
     data = {"text/plain": out["text"]} if is_stream else out.get("data", {})
     if "image/png" in data:
         IMAGES.mkdir(exist_ok=True)
         (IMAGES / name).write_bytes(base64.b64decode("".join(data["image/png"])))
-        return f"![](nbs/images/{name})"
+        return f"![{alt}](nbs/images/{name})"
     if "text/markdown" in data:
         return from_root("".join(data["text/markdown"]))
     return "```\n" + "".join(data.get("text/plain", "")).rstrip() + "\n```"
@@ -47,8 +48,9 @@ def readme(nb):
         if not NO_SOURCE.search(source):
             code = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
             parts.append(f"```python\n{code}\n```")
+        alt = m[1].strip() if (m := ALT.search(source)) else ""
         parts += [
-            show_output(out, f"index_{i}_{j}.png")
+            show_output(out, f"index_{i}_{j}.png", alt)
             for j, out in enumerate(cell["outputs"])
             if out.get("name") != "stderr"
         ]

@@ -5,11 +5,13 @@ import ast
 import json
 import re
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import yaml
 from chapters import (
     CHAPTERS,
     FOLDERS,
@@ -60,6 +62,13 @@ def readme():
     with copy() as tree:
         sh(sys.executable, "tools/readme.py", cwd=tree)
         same(tree, "README.md", "nbs/images/*")
+
+
+def diagram():
+    "The pictures of the pipeline are what tools/diagram.py draws."
+    with copy() as tree:
+        sh(sys.executable, "tools/diagram.py", cwd=tree)
+        same(tree, "nbs/images/pipeline*.svg")
 
 
 def size():
@@ -203,6 +212,48 @@ def openings():
             raise Failed(f"{title(p)}: the first cell is\n{first}")
 
 
+def commands():
+    "Commands and Python in the documents are such as their programs take."
+    sh(sys.executable, "-W", "ignore", "tools/commands.py")
+
+
+def sidebar():
+    "Every chapter stands once in the sidebar of the documentation (nbs/_quarto.yml)."
+    listed = []
+
+    def visit(entries):
+        for entry in [entries] if isinstance(entries, str) else entries:
+            if isinstance(entry, str):
+                listed.extend(sorted(NBS.glob(entry)) or [NBS / entry] * ("*" not in entry))
+            elif "href" in entry:
+                listed.append(NBS / entry["href"])
+            else:
+                visit(entry["contents"])
+
+    site = yaml.safe_load((NBS / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    visit(site["sidebar"]["contents"])
+    times = Counter(listed)
+    require(f"{title(p)}: {times[p]} times in the sidebar" for p in CHAPTERS if times[p] != 1)
+    require(f"in the sidebar, but not there: {p.name}" for p in times if not p.is_file())
+
+
+NOT_PROSE = re.compile(r"^(```|~~~).*?^\1|`[^`]*`|!?\[[^]]*\]\([^)]*\)", re.M | re.S)
+MENTION = re.compile(
+    r"\b[Cc]hapters?\s+(?:\w+/)?\d\d[a-z]*\b|\b(?:engine|emoji|scale)/\d\d[a-z]*\b"
+)
+
+
+def mentions():
+    "Where the text of a chapter names another by its number, it is a link."
+    found = (
+        (p, m.group())
+        for p in CHAPTERS
+        for cell in cells(p, "markdown")
+        for m in MENTION.finditer(NOT_PROSE.sub(" ", text(cell)))
+    )
+    require(f"{title(p)}: {' '.join(mention.split())} is no link" for p, mention in found)
+
+
 def params():
     """A run chapter has exactly one `parameters` cell, of plain literals, and checks it in the next
     one; the others have none."""
@@ -293,5 +344,6 @@ def ranges():
     require(f"{line} has no range" for line in found if line.startswith("seed_nb."))
 
 
-ALL = [clean, export, readme, size, valid, one_module, within_folders, engine_alone, models_alone]
-ALL += [no_circle, light, names, hints, openings, params, ruff, strict_loading, promises, ranges]
+ALL = [clean, export, readme, diagram, size, valid, one_module]
+ALL += [within_folders, engine_alone, models_alone, no_circle, light, names, hints, openings]
+ALL += [commands, sidebar, mentions, params, ruff, strict_loading, promises, ranges]

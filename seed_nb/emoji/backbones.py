@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['READ_SIZES', 'TRAINERS', 'RECIPES', 'FullScenes', 'patch_labels', 'PatchNaming', 'train_vit', 'save_half', 'VAEStage',
-           'train_vae', 'DecoderStage', 'train_decoder', 'load_or_create', 'token_labels', 'ReadingStage', 'train_text',
-           'DiffusionStage', 'train_diffusion', 'pipeline', 'TextStage', 'train_opt', 'BackbonesConfig', 'train']
+           'edge_error', 'train_vae', 'DecoderStage', 'train_decoder', 'load_or_create', 'token_labels', 'ReadingStage',
+           'train_text', 'DiffusionStage', 'train_diffusion', 'assemble', 'TextStage', 'train_opt', 'BackbonesConfig',
+           'train']
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c003
 import random
@@ -14,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from transformers import (
@@ -146,8 +147,10 @@ def save_half(model: PreTrainedModel, folder: str | Path) -> None:
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c009
 class VAEStage(nn.Module):
-    """Pixels -> latent -> pixels: absolute and squared error, and a little KL that keeps the
-    latents near unit scale."""
+    """Pixels -> latent -> pixels: absolute and squared error, the error of the differences between
+    neighbouring pixels, and a little KL that keeps the latents near unit scale.
+
+    An error of differences is large where an edge is blurred (Mathieu et al. 2016, eq. 6)."""
 
     def __init__(self, vae, kl: float = 1e-4):
         super().__init__()
@@ -157,12 +160,17 @@ class VAEStage(nn.Module):
         x = batch["pixels"].float() / 127.5 - 1  # (b, 3, 64, 64) in [-1, 1]
         posterior = self.vae.encode(x).latent_dist
         error = self.vae.decode(posterior.sample()).sample.float() - x
-        mae, mse, kl = (
-            error.abs().mean(),
-            error.pow(2).mean(),
-            posterior.kl().mean() / posterior.mean[0].numel(),
-        )
-        return dict(loss=mae + 4 * mse + self.kl * kl, mae=mae, kl=kl)
+        mae, mse, edge = error.abs().mean(), error.pow(2).mean(), edge_error(error)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        psnr = 10 * torch.log10(4 / error.detach().pow(2).mean((1, 2, 3))).mean()  # x is 2 wide
+        loss = mae + 4 * mse + edge + self.kl * kl
+        return dict(loss=loss, mae=mae, edge=edge, psnr=psnr, kl=kl)
+
+
+def edge_error(error: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbouring pixels of `error` `(b, c, h, w)`, down plus
+    across."""
+    return error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c010
 def train_vae(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
@@ -190,10 +198,11 @@ class DecoderStage(VAEStage):
 
 
 def train_decoder(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
-    "Go on with the decoder of the VAE in `out_dir/vae`."
+    "Go on with the decoder of the VAE in `out_dir/vae`, and write it to `out_dir/decoder`."
+    torch.manual_seed(cfg.seed)
     stage = DecoderStage(AutoencoderKL.from_pretrained(Path(out_dir) / "vae"))
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_decoder", log_fn)
-    on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
+    on_main(stage.vae.save_pretrained, Path(out_dir) / "decoder")
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c016
 def load_or_create(folder: str | Path, make: Callable, load: Callable) -> PreTrainedTokenizerBase:
@@ -327,8 +336,7 @@ class DiffusionStage(nn.Module):
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c024
 def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
-    """Train the UNet on `out_dir/vae` and `out_dir/text`, and write the pipeline folder
-    `out_dir/sd`."""
+    "Train the UNet on `out_dir/vae` and `out_dir/text`, and write it to `out_dir/unet`."
     torch.manual_seed(cfg.seed)
     out_dir = Path(out_dir)
     vae, text = (
@@ -339,50 +347,64 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
         vae, text, build_unet(), CLIPTokenizer.from_pretrained(out_dir / "text"), build_scheduler()
     )
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_diffusion", log_fn)
-    on_main(pipeline(stage).to(torch.float16).save_pretrained, out_dir / "sd")
-    on_main(
-        save_tensors,
-        out_dir / "sd" / "reader.safetensors",
-        load_tensors(out_dir / "reader.safetensors"),
-    )
-    on_main(save_json, out_dir / "sd" / "reader.json", dict(sizes=READ_SIZES, names=1))
+    on_main(stage.unet.save_pretrained, out_dir / "unet")
 
 
-def pipeline(stage: DiffusionStage) -> Any:
-    "The parts of `stage` as a `StableDiffusionPipeline`."
-    return new_pipeline(
-        vae=stage.vae,
-        text_encoder=stage.text,
-        tokenizer=stage.tokenizer,
-        unet=stage.unet,
-        scheduler=stage.scheduler,
+def assemble(out_dir: str | Path) -> None:
+    "Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in float16."
+    out_dir, sd = Path(out_dir), Path(out_dir) / "sd"
+    pipe = new_pipeline(
+        vae=AutoencoderKL.from_pretrained(out_dir / "decoder"),
+        text_encoder=CLIPTextModel.from_pretrained(out_dir / "text"),
+        tokenizer=CLIPTokenizer.from_pretrained(out_dir / "text"),
+        unet=UNet2DConditionModel.from_pretrained(out_dir / "unet"),
+        scheduler=build_scheduler(),
     )
+    pipe.to(torch.float16).save_pretrained(sd)
+    save_tensors(sd / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
+    save_json(sd / "reader.json", dict(sizes=READ_SIZES, names=1))
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c026
 class TextStage(nn.Module):
-    "Next-token prediction on `opt_texts`."
+    """Next-token prediction on `opt_texts`: the loss is the mean over the tokens of answers, plus
+    `w_rest` times the mean over all others.
 
-    def __init__(self, opt, tokenizer):
+    Which scene a text is about cannot be known before it is read, so most of its tokens teach
+    little; what follows from them are the answers."""
+
+    def __init__(self, opt, tokenizer, w_rest: float = 0.3):
         super().__init__()
-        self.opt, self.tokenizer = opt, tokenizer
+        self.opt, self.tokenizer, self.w_rest = opt, tokenizer, w_rest
+        self.question, self.answer = (tokenizer.encode(f" {w}")[0] for w in ("question", "answer"))
 
     def forward(self, batch: dict) -> dict:
         texts = opt_texts(batch["scene"], random.Random(torch.randint(2**31, ()).item()))
         out = self.tokenizer([f"<s>{t}</s>" for t in texts], padding=True, return_tensors="pt").to(
             self.opt.device
         )
-        labels = out.input_ids.masked_fill(out.attention_mask == 0, -100)
-        logits = (
-            self.opt(input_ids=out.input_ids, attention_mask=out.attention_mask)
-            .logits[:, :-1]
-            .float()
+        ids, there = out.input_ids, out.attention_mask[:, 1:] > 0
+        logits = self.opt(input_ids=ids, attention_mask=out.attention_mask).logits[:, :-1].float()
+        nats = F.cross_entropy(logits.mT, ids[:, 1:], reduction="none")  # (b, t - 1)
+        answer = self.answers(ids)[:, 1:]
+        means = [nats[mask].mean() for mask in (answer, there & ~answer)]
+        right = logits.argmax(-1) == ids[:, 1:]
+        first = answer & ~F.pad(answer, (1, 0))[:, :-1]  # where an answer begins
+        return dict(
+            loss=means[0] + self.w_rest * means[1],
+            answer=means[0],
+            rest=means[1],
+            answered=right[first].float().mean(),
         )
-        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-        asked = (
-            out.input_ids[:, :-2] == self.tokenizer.encode(" answer:")[0]
-        )  # an answer begins two tokens later
-        right = (logits[:, 1:].argmax(-1) == out.input_ids[:, 2:])[asked]
-        return dict(loss=loss, answered=right.float().mean())
+
+    def answers(self, ids: torch.Tensor) -> torch.Tensor:
+        "Where in `ids` `(b, t)` there is an answer or the token that ends it."
+        begins = F.pad(ids[:, :-2] == self.answer, (2, 0))  # after ` answer` and `:`
+        ends = (ids == self.question) | (ids == self.tokenizer.eos_token_id)
+        inside, out = torch.zeros(len(ids), dtype=torch.bool, device=ids.device), []
+        for begin, end in zip(begins.T, ends.T):
+            out.append(inside := inside | begin)
+            inside = inside & ~end
+        return torch.stack(out, 1)
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c027
 def train_opt(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None) -> None:
@@ -401,7 +423,7 @@ class BackbonesConfig(Config):
     "Which backbones to train and how; `steps` > 0 overrides the steps of every part."
 
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(steps=2, batch_size=4))
-    parts: tuple[str, ...] = ("vit", "vae", "decoder", "text", "unet", "opt")
+    parts: tuple[str, ...] = ("vit", "vae", "decoder", "text", "unet", "sd", "opt")
     steps: Count = 0
     batch_size: Count = 0
     seed: Seed = 1
@@ -416,9 +438,9 @@ TRAINERS = dict(
     opt=train_opt,
 )
 RECIPES = dict(
-    vit=dict(steps=1250, lr=1.5e-3, warmup=150),
-    vae=dict(steps=1500, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
-    decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
+    vit=dict(steps=700, lr=1.5e-3, warmup=150),
+    vae=dict(steps=1600, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
+    decoder=dict(steps=3000, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
     text=dict(steps=400, lr=1.5e-3),
     unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=0.01),
     opt=dict(steps=600, lr=1.5e-3),
@@ -430,8 +452,11 @@ def train(cfg: BackbonesConfig, out_dir: str | Path, log_fn: Callable | None = N
 
     An unknown part is a `SeedError`."""
     for part in cfg.parts:
+        if part == "sd":
+            on_main(assemble, out_dir)
+            continue
         if part not in TRAINERS:
-            raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}")
+            raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}, sd")
         recipe = RECIPES[part] | {
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }

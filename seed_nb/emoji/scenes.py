@@ -104,7 +104,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    "A `background` colour and 1-4 `things` in reading order: all there is to know of a picture."
+    "A `background` colour and 1-4 `things` in reading order: the whole truth about a picture."
 
     background: str
     things: tuple
@@ -200,7 +200,7 @@ def picture_grid(
     for ax in axes.flat:
         ax.axis("off")
     for ax, p, t in zip(axes.flat, pictures, titles):
-        ax.imshow(p)
+        ax.imshow(p, interpolation="nearest")
         ax.set_title("\n".join(re.findall(r".{1,36}(?:\s|$)", t)), fontsize=7)
     plt.tight_layout()
     plt.show()

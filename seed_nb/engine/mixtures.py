@@ -166,7 +166,7 @@ def _open_one(data: str, batch_size: int, questions: bool, options: dict, where:
 class Prefetch:
     """The batches of `source`, up to `ahead` of them made beforehand by a thread.
 
-    The same, in the same order."""
+    They are the same batches in the same order, and so are its positions."""
 
     def __init__(self, source: Source, ahead: int = 2):
         self.source, self.state, self.thread = source, None, None

@@ -305,7 +305,7 @@ class ShardSource(BlockSource):
         return split_dataset_by_node(stream, rank, world)
 
     def sample(self, item: dict) -> Sample:
-        "What to read of a sample of a tar file."
+        "The `Sample` of a sample of a tar file."
         return Sample(f"{item['shard']}: {item['key']}", partial(tar_record, item, self.loader))
 
     def _about(self) -> dict:

@@ -40,7 +40,7 @@ from .sources import one_line, too_many
 # %% ../../nbs/engine/14_spread.ipynb #c004
 @dataclass(frozen=True)
 class SpreadConfig(Config):
-    "How a list of items is cut and computed; the number of processes is no part of it."
+    "How a list of items is divided and computed; the results depend on this alone."
 
     presets: ClassVar[dict] = dict(default={}, toy=dict(batch_size=2, per_part=4))
     batch_size: Positive = 16  # items that are computed together

@@ -298,7 +298,7 @@ class Guard:
 
 # %% ../../nbs/engine/11_training.ipynb #c019
 def remember_buffers(stage: nn.Module) -> Callable[[], None]:
-    "A function that restores what the buffers outside the frozen parts of `stage` are now."
+    "A function that restores the present buffers of `stage`, those of frozen parts apart."
     frozen = tuple(f"{name}." for name in getattr(stage, "frozen", ()))
     owners = [
         m

@@ -103,7 +103,7 @@ def measure_tokenize(models: BenchModels, cfg: BenchConfig, folder: Path) -> dic
 def with_loader(
     models: BenchModels, cfg: BenchConfig, folder: Path, pixels: torch.Tensor, out: dict
 ) -> None:
-    "Add to `out` the rates of `pixels` in memory, of the loader that training has, and of both."
+    "Add to `out` the rates of `pixels` in memory, of the loader of training, and of both."
     tok, side, b = models.tokenizer, models.vit_cfg.image_size, len(pixels)
     stored = side * 8 // 7 if side > 64 else 64
     write_shards(folder, scene_pairs(held_out("val")[:200]), 200, "jpg", stored)
@@ -140,7 +140,7 @@ def compiled(  # pragma: no cover, minutes of a compiler
 
 # %% ../../nbs/scale/02_bench.ipynb #c011
 class CachedContrastiveStage(ContrastiveStage):
-    "Stage I that reads ViT features and tokens from a batch that has them."
+    "Stage I on batches that already hold the ViT features and the token ids."
 
     def forward(self, batch: dict) -> dict:
         "The losses of a batch, as `ContrastiveStage` has them."
@@ -307,7 +307,7 @@ def measure_levers(models: BenchModels, cfg: BenchConfig, folder: Path) -> dict:
 
 
 def vit_levers(models: BenchModels, cfg: BenchConfig) -> dict[str, float]:
-    "Fused attention of the ViT, and bfloat16."
+    "How many times as fast the ViT is with fused attention, and in bfloat16."
     device, vit_cfg, levers, plain = models.device, models.vit_cfg, {}, []
     x = torch.randn(cfg.batch, 3, vit_cfg.image_size, vit_cfg.image_size, device=device)
     kinds = ("eager", "sdpa")
@@ -322,7 +322,7 @@ def vit_levers(models: BenchModels, cfg: BenchConfig) -> dict[str, float]:
 
 
 def optimizer_levers(models: BenchModels, cfg: BenchConfig) -> dict[str, float]:
-    "Steps of AdamW that update many tensors at once."
+    "How many times as fast a step of AdamW is if it updates many tensors at once."
     params = [p for p in models.model().parameters() if p.requires_grad]
     for p in params:
         p.grad = torch.randn_like(p)
@@ -411,7 +411,7 @@ def measure_group(
 
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
-    "Inside, training steps are done on the CPU even where there is a GPU."
+    "Within the block, training steps run on the CPU even if there is a GPU."
     before = os.environ.get("ACCELERATE_USE_CPU")
     os.environ["ACCELERATE_USE_CPU"] = "1"
     try:

@@ -146,7 +146,7 @@ class Tiled(TorchDispatchMode):
 # %% ../../nbs/scale/00_full_size.ipynb #c013
 @dataclass(frozen=True)
 class PartSizes(Config):
-    "What is built: two tokenizers with their diffusion models, and a language model."
+    "Sizes of all parts: two tokenizers with their diffusion models, and a language model."
 
     presets: ClassVar[dict] = dict(
         toy=dict(
@@ -280,12 +280,12 @@ def rebuild(b: PartBuilder) -> Part:
 
 
 def words(b: PartBuilder) -> Part:
-    "Code vectors -> the features that SEED-1 draws from, `(1, n_out, out_width)`."
+    "Code vectors -> the generation embeddings of SEED-1, `(1, n_out, out_width)`."
     return decoded(b, b.size.first, build_head, "words")
 
 
 def vector(b: PartBuilder) -> Part:
-    "Code vectors -> the image embedding that SEED-2 draws from, `(1, 1, out_width)`."
+    "Code vectors -> the generation embedding of SEED-2, `(1, 1, out_width)`."
     return decoded(b, b.size.second, build_head, "vector")
 
 # %% ../../nbs/scale/00_full_size.ipynb #c021
