@@ -33,7 +33,7 @@ weights: $(READY)
 test: $(READY)
 	$(BIN)/python tools/check.py $(ONLY)
 
-# the chapters that have slow cells, with those: about a quarter of an hour
+# the chapters that have slow cells, with those, and other smoke runs: about twenty minutes
 test-slow: $(READY)
 	$(BIN)/python tools/check.py --slow $(ONLY)
 
