@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['QFormerConfig', 'causal_mask', 'CausalQFormer', 'gather', 'in_chunks', 'contrastive_loss', 'caption_tokenizer',
-           'tokenize_captions', 'caption_nats', 'ContrastiveStage', 'recall']
+           'tokenize_captions', 'caption_nats', 'random_prefix', 'ContrastiveStage', 'recall']
 
 # %% ../nbs/01_causal_qformer.ipynb #c002
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -268,14 +269,20 @@ def caption_nats(
     return nats.view_as(target).sum(1)
 
 # %% ../nbs/01_causal_qformer.ipynb #c034
+def random_prefix(n: int) -> int:
+    "A length from 1 to `n`; each doubling is as likely as the next one."
+    return min(n, int(2 ** (torch.rand(()).item() * math.log2(n + 1))))
+
+
 class ContrastiveStage(nn.Module):
     """Stage I: a frozen encoder and a `CausalQFormer` that is trained to match captions (SEED
     section 3.1).
 
     A batch is `dict(pixels=uint8 (b, 3, h, w), text=[str])`; if it has `canonical=[str]` too,
     those captions are written. `w_caption` weighs the loss of writing the caption from the
-    queries; the paper has 0. `chunk` pictures are embedded at a time, 0: all; it bounds the
-    memory and changes nothing else."""
+    queries, and `w_prefix` the same matching at the last of the first k queries, k drawn anew for
+    each batch; the paper has neither. `chunk` pictures are embedded at a time, 0: all; it bounds
+    the memory and changes nothing else."""
 
     frozen = ("vit",)
 
@@ -286,12 +293,15 @@ class ContrastiveStage(nn.Module):
         tokenizer: BertTokenizer,
         w_caption: float = 0.0,
         chunk: int = 0,
+        w_prefix: float = 0.0,
     ):
         super().__init__()
         qformer.cfg.check_encoder(encoder := as_encoder(vit))
         self.vit, self.qformer = frozen(encoder), qformer
         self.tokenizer, self.w_caption, self.chunk = tokenizer, w_caption, chunk
+        self.w_prefix = w_prefix
         self.about = dict(w_caption=w_caption)  # must be the same when a run is resumed
+        self.about |= dict(w_prefix=w_prefix) if w_prefix else {}
 
     def forward(self, batch: dict) -> dict:
         "The losses of a batch."
@@ -315,11 +325,15 @@ class ContrastiveStage(nn.Module):
         """The losses of `features` `(b, n, d)` with captions `text`, and `plain` ones to write,
         `(b, t)` each."""
         temperature = self.qformer.temperature
-        images, texts, nats = in_chunks(
-            self.embed, self.chunk, features, text, text_mask, plain, plain_mask
+        at = random_prefix(self.qformer.cfg.n_queries) - 1 if self.w_prefix else -1
+        images, firsts, texts, nats = in_chunks(
+            partial(self.embed, at=at), self.chunk, features, text, text_mask, plain, plain_mask
         )
         loss, accuracy = contrastive_loss(images, texts, temperature, chunk=self.chunk)
         out = dict(accuracy=accuracy, temperature=temperature.detach())
+        if self.w_prefix:
+            first, right = contrastive_loss(firsts, texts, temperature, chunk=self.chunk)
+            loss, out["prefix_accuracy"] = loss + self.w_prefix * first, right
         if not self.w_caption:
             return dict(loss=loss, **out)
         words, _ = gather(plain_mask[:, 1:].sum()[None])  # of each process
@@ -333,16 +347,18 @@ class ContrastiveStage(nn.Module):
         text_mask: torch.Tensor,
         plain: torch.Tensor,
         plain_mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Vectors of pictures and of captions `(b, p)`, and what it costs to write the captions,
-        `(b,)`."""
+        at: int = -1,
+    ) -> tuple[torch.Tensor, ...]:
+        """Vectors of pictures at the last query, at query `at`, and of captions, `(b, p)` each, and
+        what it costs to write the captions, `(b,)`."""
         q, nats = self.qformer, features.new_zeros(len(features))
         if self.w_caption:
             embeddings, logits = q.write(features, plain[:, :-1])
             nats = caption_nats(logits, plain, plain_mask)
         else:
             embeddings = q.embed(features)
-        return q.image_vector(embeddings), q.text_vector(text, text_mask), nats
+        images = (q.image_vector(embeddings, i) for i in (-1, at))
+        return *images, q.text_vector(text, text_mask), nats
 
 # %% ../nbs/01_causal_qformer.ipynb #n003
 def recall(similarity: torch.Tensor, ks: tuple = (1, 5, 10)) -> dict[str, float]:

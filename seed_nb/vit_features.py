@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Epsilon', 'RESAMPLE', 'HALF', 'IMAGENET', 'ENCODERS', 'ANY_SIZE', 'ViTConfig', 'build_vit', 'vit_features', 'frozen',
-           'ImageProcessing', 'VisionEncoder', 'default_processing', 'as_encoder', 'load_vision_model', 'load_encoder',
-           'feature_pictures']
+           'feature_pictures', 'ImageProcessing', 'VisionEncoder', 'default_processing', 'as_encoder',
+           'load_vision_model', 'load_encoder']
 
 # %% ../nbs/00_vit_features.ipynb #n003
 import types
@@ -111,6 +111,21 @@ def frozen(module: nn.Module) -> nn.Module:
     module.train = types.MethodType(_stay, module)
     return module.requires_grad_(False).eval()
 
+# %% ../nbs/00_vit_features.ipynb #c079
+@torch.no_grad()
+def feature_pictures(feats: torch.Tensor) -> torch.Tensor:
+    """Features (b, 1+n, d) of n = g * g patches as colours (b, 3, g, g) in [0, 1].
+
+    The colours are the first three principal components over the whole batch."""
+    x = feats[:, 1:].float()  # (b, n, d)
+    b, n, d = x.shape
+    x = x.reshape(b * n, d)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.svd(x, full_matrices=False).Vh[:3].T  # (b*n, 3)
+    x = (x / x.std(0) / 4 + 0.5).clamp(0, 1)
+    g = int(n**0.5)
+    return x.view(b, g, g, 3).permute(0, 3, 1, 2)
+
 # %% ../nbs/00_vit_features.ipynb #n006
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which the files contain
 
@@ -175,7 +190,7 @@ ENCODERS = dict(
 )
 ANY_SIZE = "dinov2", "convnext", "resnet"  # these take pictures of other sizes than their config's
 
-
+# %% ../nbs/00_vit_features.ipynb #a00d1aac
 class VisionEncoder(nn.Module):
     """A frozen vision model of `transformers` with the way in which its pictures are prepared.
 
@@ -359,18 +374,3 @@ def load_encoder(
     if encoder.n_tokens <= 128 and hasattr(model.config, "num_attention_heads"):
         model.set_attn_implementation("eager")  # as `build_vit` chooses
     return frozen(encoder.to(dtype))
-
-# %% ../nbs/00_vit_features.ipynb #c079
-@torch.no_grad()
-def feature_pictures(feats: torch.Tensor) -> torch.Tensor:
-    """Features (b, 1+n, d) of n = g * g patches as colours (b, 3, g, g) in [0, 1].
-
-    The colours are the first three principal components over the whole batch."""
-    x = feats[:, 1:].float()  # (b, n, d)
-    b, n, d = x.shape
-    x = x.reshape(b * n, d)
-    x = x - x.mean(0)
-    x = x @ torch.linalg.svd(x, full_matrices=False).Vh[:3].T  # (b*n, 3)
-    x = (x / x.std(0) / 4 + 0.5).clamp(0, 1)
-    g = int(n**0.5)
-    return x.view(b, g, g, 3).permute(0, 3, 1, 2)
