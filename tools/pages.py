@@ -33,8 +33,8 @@ def paragraphs(path: Path):
 
 def sample(paragraph: str) -> str:
     "Six words in a row of a paragraph, of its longest part that a page shows as it stands."
-    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", OTHERWISE.sub("\0", paragraph))
-    parts = (words(part) for part in re.split(r"[\0|]", plain))
+    plain = re.sub(r"(?<!!)\[([^]]*)\]\([^)]*\)", r"\1", paragraph)  # the words of links
+    parts = (words(part) for part in re.split(r"[\0|]", OTHERWISE.sub("\0", plain)))
     return " ".join(max(parts, key=len)[:6])
 
 
