@@ -268,7 +268,9 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
                 ("tokenizer", TokenizerEval, tokenizer, f"tokenizer-{seed}"),
                 ("llm", LMEval, model, lm),
             )
-            for split in ("val", "hard" if kind == "tokenizer" else "unseen_pairs")
+            for split in ("val", "hard" if kind == "tokenizer" else "unseen_pairs")[
+                : 1 if cfg.toy else 2
+            ]
         ),
     ]
 
