@@ -9,6 +9,7 @@ __all__ = ['BACKBONES', 'RUNS', 'Step', 'module_step', 'Lanes', 'end_with_parent
 
 # %% ../nbs/08c_recipe.ipynb #r004
 import ctypes
+import json
 import os
 import runpy
 import shutil
@@ -56,8 +57,12 @@ def module_step(
     out: str = "",
     threads: int = 1,
 ) -> Step:
-    "The step `python -m module` with `config`, which works in the folder `out` of `root`."
+    """The step `python -m module` with `config`, which works in the folder `out` of `root`.
+
+    `SeedError` if `root` was begun with another config: its complete steps would be taken over."""
     file = root / "configs" / f"{name}.json"
+    if file.exists() and load_json(file) != json.loads(json.dumps(config.to_dict())):
+        raise SeedError(f"{file} differs: {root} was begun with another config; use a new folder")
     save_json(file, config.to_dict())
     command = (sys.executable, "-m", module, "--config", file, "--out-dir", root / (out or name))
     return Step(name, tuple(map(str, command)), tuple(needs), threads)

@@ -298,9 +298,9 @@ class TokenizerStage(nn.Module):
             image = q.image_vector(x[rows, at][:, None])
             loss, _ = contrastive_loss(image, text, q.temperature)
             right = (image @ text.T).argmax(-1) == rows
-            total, out[name] = total + loss, right[whole].float().mean()
+            total, out[name] = total + loss, (right & whole).sum() / whole.sum().clamp(min=1)
             if self.training and self.cfg.prefix:
-                out[f"{name}_first"] = right[~whole].float().mean()
+                out[f"{name}_first"] = (right & ~whole).sum() / (~whole).sum().clamp(min=1)
         return total
 
     def drawing(self, guess: torch.Tensor, target: torch.Tensor) -> tuple:
