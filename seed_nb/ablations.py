@@ -25,19 +25,20 @@ from .eval_tokenizer import by_position, group_r1, picture_score
 from .recipe import Lanes, Step, module_step
 from .tokenizer import SeedTokenizer
 from .train_causal_qformer import StageIConfig
-from .train_tokenizer import StageIIConfig, load_reader, reading_loss
+from .sd_alignment import load_reader, reading_loss
+from .train_tokenizer import StageIIConfig
 from .vq import usage
 
 # %% ../nbs/08d_ablations.ipynb #a007
 VARIANTS: dict[str, tuple[dict, dict]] = {
     "all terms": ({}, {}),
-    "no caption written": (dict(w_caption=0.0), {}),
+    "no warm start": (dict(warm_steps=0), {}),
     "no prefixes": (dict(w_prefix=0.0), dict(prefix=0.0)),
     "plain cosine": ({}, dict(standardise=False)),
     "no contrast": ({}, dict(w_contrast=0.0)),
     "no reader": ({}, dict(w_read=0.0)),
     "no early loss": ({}, dict(w_early=0.0)),
-    "as published": (dict(w_caption=0.0, w_prefix=0.0), "emoji_paper"),
+    "as published": (dict(warm_steps=0, w_prefix=0.0), "emoji_paper"),
 }
 
 
@@ -66,7 +67,8 @@ def ablation_steps(cfg: AblationConfig, root: Path | str) -> list[Step]:
         key = tuple(first.items())
         if key not in folders:
             folders[key] = f"stage_i-{len(folders)}"
-            config = StageIConfig.preset("emoji", vit=cfg.vit, **first)
+            config = StageIConfig.preset("emoji", vit=cfg.vit, sd=cfg.sd, **first)
+            config = config.replace(warm_steps=min(config.warm_steps, cfg.steps_i))
             steps.append(
                 module_step(
                     root,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QFormerConfig', 'causal_mask', 'CausalQFormer', 'gather', 'in_chunks', 'contrastive_loss', 'caption_tokenizer',
-           'tokenize_captions', 'caption_nats', 'random_prefix', 'ContrastiveStage', 'recall']
+           'tokenize_captions', 'random_prefix', 'ContrastiveStage', 'recall']
 
 # %% ../nbs/01_causal_qformer.ipynb #c002
 import math
@@ -142,23 +142,6 @@ class CausalQFormer(nn.Module):
         out = self.qformer(query_embeds=x, query_length=0, attention_mask=attention_mask)
         return F.normalize(self.text_projection(out.last_hidden_state[:, 0]).float(), dim=-1)
 
-    def write(self, features: torch.Tensor, input_ids: torch.Tensor) -> tuple:
-        """`embed`, and a caption written from it: `(b, 32, width)`, and after each of `input_ids`
-        `(b, t)` the logits `(b, t, n_words)` of the next word.
-
-        A word sees all queries and the words before it; no query sees a word (BLIP-2, grounded
-        text)."""
-        n, t = self.cfg.n_queries, input_ids.shape[1]
-        features = self._checked(features)
-        mask = self._mask(n + t, features)  # its lower left lets words see all queries
-        x = torch.cat(
-            [self.query_tokens.expand(len(features), -1, -1), self.embeddings(input_ids)], 1
-        )
-        x = self.qformer(
-            query_embeds=x, query_length=n, attention_mask=mask, encoder_hidden_states=features
-        ).last_hidden_state
-        return x[:, :n], F.linear(x[:, n:], self.embeddings.word_embeddings.weight)
-
     def _checked(self, features: torch.Tensor) -> torch.Tensor:
         "`features` in the precision of the weights; a `SeedError` if they have another width."
         if features.shape[-1] != self.cfg.vit_width:
@@ -258,16 +241,6 @@ def tokenize_captions(
     out = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {k: out[k].to(device) for k in ("input_ids", "attention_mask")}
 
-# %% ../nbs/01_causal_qformer.ipynb #c032
-def caption_nats(
-    logits: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
-) -> torch.Tensor:
-    """Negative log-likelihood `(b,)`, in nats, of captions `input_ids` `(b, t)` given `logits` `(b,
-    t - 1, n_words)`."""
-    target = input_ids[:, 1:].masked_fill(attention_mask[:, 1:] == 0, -100)
-    nats = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none")
-    return nats.view_as(target).sum(1)
-
 # %% ../nbs/01_causal_qformer.ipynb #c034
 def random_prefix(n: int) -> int:
     "A length from 1 to `n`; each doubling is as likely as the next one."
@@ -278,11 +251,9 @@ class ContrastiveStage(nn.Module):
     """Stage I: a frozen encoder and a `CausalQFormer` that is trained to match captions (SEED
     section 3.1).
 
-    A batch is `dict(pixels=uint8 (b, 3, h, w), text=[str])`; if it has `canonical=[str]` too,
-    those captions are written. `w_caption` weighs the loss of writing the caption from the
-    queries, and `w_prefix` the same matching at the last of the first k queries, k drawn anew for
-    each batch; the paper has neither. `chunk` pictures are embedded at a time, 0: all; it bounds
-    the memory and changes nothing else."""
+    A batch is `dict(pixels=uint8 (b, 3, h, w), text=[str])`. `w_prefix` weighs the same matching
+    at the last of the first k queries, k drawn anew for each batch; the paper has none. `chunk`
+    pictures are embedded at a time, 0: all; it bounds the memory and changes nothing else."""
 
     frozen = ("vit",)
 
@@ -291,74 +262,45 @@ class ContrastiveStage(nn.Module):
         vit: nn.Module,
         qformer: CausalQFormer,
         tokenizer: BertTokenizer,
-        w_caption: float = 0.0,
         chunk: int = 0,
         w_prefix: float = 0.0,
     ):
         super().__init__()
         qformer.cfg.check_encoder(encoder := as_encoder(vit))
         self.vit, self.qformer = frozen(encoder), qformer
-        self.tokenizer, self.w_caption, self.chunk = tokenizer, w_caption, chunk
-        self.w_prefix = w_prefix
-        self.about = dict(w_caption=w_caption)  # must be the same when a run is resumed
-        self.about |= dict(w_prefix=w_prefix) if w_prefix else {}
+        self.tokenizer, self.chunk, self.w_prefix = tokenizer, chunk, w_prefix
+        self.about = dict(w_prefix=w_prefix)  # must be the same when a run is resumed
 
     def forward(self, batch: dict) -> dict:
         "The losses of a batch."
         device, chunk = self.qformer.query_tokens.device, self.chunk or len(batch["pixels"])
         pixels = [self.vit.preprocess(p.to(device)) for p in batch["pixels"].split(chunk)]
         features = torch.cat([vit_features(self.vit, p) for p in pixels])
-        to_write = batch.get("canonical", batch["text"])
-        text, plain = (
-            tokenize_captions(self.tokenizer, t, device) for t in (batch["text"], to_write)
-        )
-        return self.match(features, *text.values(), *plain.values())
+        text = tokenize_captions(self.tokenizer, batch["text"], device)
+        return self.match(features, *text.values())
 
-    def match(
-        self,
-        features: torch.Tensor,
-        text: torch.Tensor,
-        text_mask: torch.Tensor,
-        plain: torch.Tensor,
-        plain_mask: torch.Tensor,
-    ) -> dict:
-        """The losses of `features` `(b, n, d)` with captions `text`, and `plain` ones to write,
-        `(b, t)` each."""
+    def match(self, features: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor) -> dict:
+        "The losses of `features` `(b, n, d)` with captions `text` `(b, t)`."
         temperature = self.qformer.temperature
         at = random_prefix(self.qformer.cfg.n_queries) - 1 if self.w_prefix else -1
-        images, firsts, texts, nats = in_chunks(
-            partial(self.embed, at=at), self.chunk, features, text, text_mask, plain, plain_mask
+        images, firsts, texts = in_chunks(
+            partial(self.embed, at=at), self.chunk, features, text, text_mask
         )
         loss, accuracy = contrastive_loss(images, texts, temperature, chunk=self.chunk)
         out = dict(accuracy=accuracy, temperature=temperature.detach())
         if self.w_prefix:
             first, right = contrastive_loss(firsts, texts, temperature, chunk=self.chunk)
             loss, out["prefix_accuracy"] = loss + self.w_prefix * first, right
-        if not self.w_caption:
-            return dict(loss=loss, **out)
-        words, _ = gather(plain_mask[:, 1:].sum()[None])  # of each process
-        caption = nats.sum() / words.float().mean()
-        return dict(loss=loss + self.w_caption * caption, caption=caption, **out)
+        return dict(loss=loss, **out)
 
     def embed(
-        self,
-        features: torch.Tensor,
-        text: torch.Tensor,
-        text_mask: torch.Tensor,
-        plain: torch.Tensor,
-        plain_mask: torch.Tensor,
-        at: int = -1,
+        self, features: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor, at: int = -1
     ) -> tuple[torch.Tensor, ...]:
-        """Vectors of pictures at the last query, at query `at`, and of captions, `(b, p)` each, and
-        what it costs to write the captions, `(b,)`."""
-        q, nats = self.qformer, features.new_zeros(len(features))
-        if self.w_caption:
-            embeddings, logits = q.write(features, plain[:, :-1])
-            nats = caption_nats(logits, plain, plain_mask)
-        else:
-            embeddings = q.embed(features)
+        "Vectors of pictures at the last query, at query `at`, and of captions, `(b, p)` each."
+        q = self.qformer
+        embeddings = q.embed(features)
         images = (q.image_vector(embeddings, i) for i in (-1, at))
-        return *images, q.text_vector(text, text_mask), nats
+        return *images, q.text_vector(text, text_mask)
 
 # %% ../nbs/01_causal_qformer.ipynb #n003
 def recall(similarity: torch.Tensor, ks: tuple = (1, 5, 10)) -> dict[str, float]:

@@ -217,6 +217,7 @@ BACKBONES = (
     ("vae",),
     ("vit",),
     ("opt",),
+    ("targets", "text"),
     ("unet", "vae", "text"),
     ("decoder", "vae"),
     ("sd", "unet", "decoder"),
@@ -236,10 +237,10 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
     i, ii, lm = (f"{name}-{seed}" for name in ("stage_i", "stage_ii", "llm"))
     tokenizer, model = root / f"tokenizer-{seed}", root / lm / "lm"
 
-    first = StageIConfig.preset("emoji", vit=str(parts / "vit"))
+    where = dict(vit=str(parts / "vit"), sd=str(parts / "targets"))
+    first = StageIConfig.preset("emoji", **where)
     first = first.replace(train=cfg.train(first.train, seed))
     second = StageIIConfig.preset("emoji", stage_i=str(root / i))
-    where = dict(vit=str(parts / "vit"), sd=str(parts / "sd"))
     second = second.replace(
         tokenizer=second.tokenizer.replace(**where), train=cfg.train(second.train, seed)
     )
@@ -247,16 +248,17 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
     where = dict(base=str(parts / "opt"), image_tokenizer=str(tokenizer))
     third = third.replace(lm=third.lm.replace(**where), train=cfg.train(third.train, seed))
     if cfg.toy:
+        first = first.replace(warm_steps=2)
         second, third = second.replace(continuous_steps=1), third.replace(pool=32, warm_steps=1)
     n = 8 if cfg.toy else None
 
     def finish() -> None:
-        finish_tokenizer(root / ii, tokenizer, 20 if cfg.toy else 2000)
+        finish_tokenizer(root / ii, tokenizer, parts / "sd", 20 if cfg.toy else 2000)
 
     return [
-        module_step(root, i, "seed_nb.train_causal_qformer", first, ["vit"]),
-        module_step(root, ii, "seed_nb.train_tokenizer", second, [i, "sd"], threads=threads),
-        Step(f"tokenizer-{seed}", finish, (ii,)),
+        module_step(root, i, "seed_nb.train_causal_qformer", first, ["vit", "targets"]),
+        module_step(root, ii, "seed_nb.train_tokenizer", second, [i, "targets"], threads=threads),
+        Step(f"tokenizer-{seed}", finish, (ii, "sd")),
         module_step(
             root, lm, "seed_nb.train_llm", third, [f"tokenizer-{seed}", "opt"], threads=threads
         ),
@@ -280,10 +282,12 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
     ]
 
 # %% ../nbs/08c_recipe.ipynb #r015
-def finish_tokenizer(run: Path, out: Path, n: int = 2000, seed: int = 1_000_003) -> None:
-    "The tokenizer of stage II in `run`, in half precision, with its limit on `n` new scenes."
+def finish_tokenizer(run: Path, out: Path, sd: Path, n: int = 2000, seed: int = 1_000_003) -> None:
+    """The tokenizer of stage II in `run`, in half precision, with the diffusion model `sd`, and with
+    its limit on `n` new scenes."""
     tok = SeedTokenizer.from_pretrained(run)
     tok.save_pretrained(out, half=True)
+    set_fields(out / "config.json", sd=os.path.relpath(sd, out))
     tok = SeedTokenizer.from_pretrained(out)
     tok.measure_ood_limit(next(SceneSource(n, seed=seed))["pixels"])
     tok.save_pretrained(out, half=True)

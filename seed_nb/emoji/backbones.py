@@ -39,6 +39,7 @@ from seed_nb.emoji.builders import (
     clip_tokenizer,
     opt_texts,
     opt_tokenizer,
+    retold,
 )
 from .held_out import trainable
 from .scenes import BACKGROUNDS, EMOJI, PLACES, SIZES, Scene, random_scene
@@ -350,14 +351,22 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
     on_main(stage.unet.save_pretrained, out_dir / "unet")
 
 
-def assemble(out_dir: str | Path) -> None:
-    "Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in float16."
-    out_dir, sd = Path(out_dir), Path(out_dir) / "sd"
+def assemble(out_dir: str | Path, name: str = "sd") -> None:
+    """Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in float16.
+
+    With the name `targets` UNet and VAE are untrained: stages I and II need nothing but the text
+    encoder, and need not wait for the others."""
+    out_dir, sd = Path(out_dir), Path(out_dir) / name
+    if name == "targets":
+        vae, unet = build_vae(), build_unet()
+    else:
+        vae = AutoencoderKL.from_pretrained(out_dir / "decoder")
+        unet = UNet2DConditionModel.from_pretrained(out_dir / "unet")
     pipe = new_pipeline(
-        vae=AutoencoderKL.from_pretrained(out_dir / "decoder"),
+        vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(out_dir / "text"),
         tokenizer=CLIPTokenizer.from_pretrained(out_dir / "text"),
-        unet=UNet2DConditionModel.from_pretrained(out_dir / "unet"),
+        unet=unet,
         scheduler=build_scheduler(),
     )
     pipe.to(torch.float16).save_pretrained(sd)
@@ -366,19 +375,24 @@ def assemble(out_dir: str | Path) -> None:
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c026
 class TextStage(nn.Module):
-    """Next-token prediction on `opt_texts`: the loss is the mean over the tokens of answers, plus
-    `w_rest` times the mean over all others.
+    """Next-token prediction on `opt_texts`, in the first `retell_steps` on `retold` ones: the loss is
+    the mean over the tokens of answers, plus `w_rest` times the mean over all others.
 
     Which scene a text is about cannot be known before it is read, so most of its tokens teach
     little; what follows from them are the answers."""
 
-    def __init__(self, opt, tokenizer, w_rest: float = 0.3):
+    def __init__(self, opt, tokenizer, w_rest: float = 0.3, retell_steps: int = 0):
         super().__init__()
         self.opt, self.tokenizer, self.w_rest = opt, tokenizer, w_rest
+        self.retell_steps = retell_steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.question, self.answer = (tokenizer.encode(f" {w}")[0] for w in ("question", "answer"))
 
     def forward(self, batch: dict) -> dict:
-        texts = opt_texts(batch["scene"], random.Random(torch.randint(2**31, ()).item()))
+        make = retold if self.step < self.retell_steps else opt_texts
+        texts = make(batch["scene"], random.Random(torch.randint(2**31, ()).item()))
+        if self.training:
+            self.step += 1
         out = self.tokenizer([f"<s>{t}</s>" for t in texts], padding=True, return_tensors="pt").to(
             self.opt.device
         )
@@ -413,7 +427,7 @@ def train_opt(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = N
     tokenizer = load_or_create(
         Path(out_dir) / "opt", opt_tokenizer, PreTrainedTokenizerFast.from_pretrained
     )
-    stage = TextStage(build_opt(len(tokenizer)), tokenizer)
+    stage = TextStage(build_opt(len(tokenizer)), tokenizer, retell_steps=cfg.steps // 5)
     fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_opt", log_fn)
     on_main(save_half, stage.opt, Path(out_dir) / "opt")
 
@@ -440,10 +454,10 @@ TRAINERS = dict(
 RECIPES = dict(
     vit=dict(steps=700, lr=1.5e-3, warmup=150),
     vae=dict(steps=1600, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
-    decoder=dict(steps=3000, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
+    decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
     text=dict(steps=400, lr=1.5e-3),
     unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=0.01),
-    opt=dict(steps=600, lr=1.5e-3),
+    opt=dict(steps=2000, batch_size=48, lr=1.5e-3),
 )
 
 
@@ -452,11 +466,11 @@ def train(cfg: BackbonesConfig, out_dir: str | Path, log_fn: Callable | None = N
 
     An unknown part is a `SeedError`."""
     for part in cfg.parts:
-        if part == "sd":
-            on_main(assemble, out_dir)
+        if part in ("targets", "sd"):
+            on_main(assemble, out_dir, part)
             continue
         if part not in TRAINERS:
-            raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}, sd")
+            raise SeedError(f"unknown backbone {part!r}; known: {', '.join(TRAINERS)}, targets, sd")
         recipe = RECIPES[part] | {
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }
