@@ -49,7 +49,7 @@ class StageIConfig(Config):
     The width of the encoder's features is filled in when the run is built."""
 
     presets: ClassVar[dict] = dict(
-        emoji=dict(qformer="emoji", train=dict(steps=1000, batch_size=64, lr=1e-3, warmup=50)),
+        emoji=dict(qformer="emoji", train=dict(steps=1500, batch_size=64, lr=1e-3, warmup=50)),
         toy=dict(qformer="toy", vit="toy", sd="toy", train="toy", warm_steps=2, chunk=4),
         paper=dict(
             qformer="paper",
@@ -81,8 +81,8 @@ class StageIConfig(Config):
         "scenes"  # `scenes`, tar shards, a folder of pictures, a table, `hub:NAME`, a mixture
     )
     loader: LoaderConfig = field(default_factory=LoaderConfig)  # how data on disk is read
-    minimal: Share = 0.25  # share of a batch that is minimal pairs
-    alike: Share = 0.25  # share of scenes that differ in their names only
+    minimal: Share = 0.0  # share of a batch that is minimal pairs
+    alike: Share = 1.0  # share of scenes that differ in their names only
     warm_steps: Count = 300  # of predicting text features first; the paper starts from BLIP-2
     warm_lr: Weight = 2e-3  # their peak learning rate
     sd: str = "emoji"  # whose text features these are: `emoji`, a folder, a hub id, `toy`
