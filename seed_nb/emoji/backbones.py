@@ -148,14 +148,14 @@ def save_half(model: PreTrainedModel, folder: str | Path) -> None:
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c009
 class VAEStage(nn.Module):
-    """Pixels -> latent -> pixels: absolute and squared error, the error of the differences between
-    neighbouring pixels, and a little KL that keeps the latents near unit scale.
+    """Pixels -> latent -> pixels: absolute and squared error, `w_edge` times the error of the
+    differences between neighbouring pixels, and a little KL that keeps the latents near unit scale.
 
     An error of differences is large where an edge is blurred (Mathieu et al. 2016, eq. 6)."""
 
-    def __init__(self, vae, kl: float = 1e-4):
+    def __init__(self, vae, kl: float = 1e-4, w_edge: float = 0.0):
         super().__init__()
-        self.vae, self.kl = vae, kl
+        self.vae, self.kl, self.w_edge = vae, kl, w_edge
 
     def forward(self, batch: dict) -> dict:
         x = batch["pixels"].float() / 127.5 - 1  # (b, 3, 64, 64) in [-1, 1]
@@ -164,7 +164,7 @@ class VAEStage(nn.Module):
         mae, mse, edge = error.abs().mean(), error.pow(2).mean(), edge_error(error)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         psnr = 10 * torch.log10(4 / error.detach().pow(2).mean((1, 2, 3))).mean()  # x is 2 wide
-        loss = mae + 4 * mse + edge + self.kl * kl
+        loss = mae + 4 * mse + self.w_edge * edge + self.kl * kl
         return dict(loss=loss, mae=mae, edge=edge, psnr=psnr, kl=kl)
 
 
@@ -193,7 +193,7 @@ class DecoderStage(VAEStage):
     frozen = ("vae.encoder", "vae.quant_conv")
 
     def __init__(self, vae):
-        super().__init__(vae.to(memory_format=torch.channels_last), kl=0.0)
+        super().__init__(vae.to(memory_format=torch.channels_last), kl=0.0, w_edge=1.0)
         for part in (vae.encoder, vae.quant_conv):
             part.requires_grad_(False)
 
