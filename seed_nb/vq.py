@@ -190,6 +190,15 @@ class VectorQuantizer(nn.Module):
                 self._learn(x.detach().flatten(0, -2), codes.flatten())
         return straight_through(x, e).to(z.dtype), codes, dict(vq=loss)
 
+    def start(self, points: torch.Tensor) -> None:
+        """Take the k-means of `points` (n, dim) as the words, if nothing was learned yet.
+
+        A batch is a poor start for more words than it has different inputs."""
+        self._check(points)
+        if self.learns and self.step == 0:
+            self._start(self._unit(points.float()))
+            self.step += 1
+
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         "Words (b, n, dim) of `codes` (b, n); `SeedError` for codes that are not in the vocabulary."
         return self._lookup(check_codes(codes, self.cfg.n_codes))
