@@ -23,9 +23,9 @@ from .engine.files import load_json, save_json
 from .engine.training import TrainConfig, run_from_command_line
 from .eval_tokenizer import by_position, group_r1, picture_score
 from .recipe import Lanes, Step, module_step
+from .sd_alignment import load_reader, reading_loss
 from .tokenizer import SeedTokenizer
 from .train_causal_qformer import StageIConfig
-from .sd_alignment import load_reader, reading_loss
 from .train_tokenizer import StageIIConfig
 from .vq import usage
 

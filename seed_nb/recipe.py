@@ -283,8 +283,8 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
 
 # %% ../nbs/08c_recipe.ipynb #r015
 def finish_tokenizer(run: Path, out: Path, sd: Path, n: int = 2000, seed: int = 1_000_003) -> None:
-    """The tokenizer of stage II in `run`, in half precision, with the diffusion model `sd`, and with
-    its limit on `n` new scenes."""
+    """The tokenizer of stage II in `run`, in half precision, with the diffusion model `sd`, and
+    with its limit on `n` new scenes."""
     tok = SeedTokenizer.from_pretrained(run)
     tok.save_pretrained(out, half=True)
     set_fields(out / "config.json", sd=os.path.relpath(sd, out))

@@ -71,7 +71,7 @@ class LinearReader:
 
 
 def load_reader(folder: str | Path | None = None) -> LinearReader | None:
-    "The frozen reader beside the pipeline in `folder`, by default the shipped one, if there is one."
+    "The frozen reader beside the pipeline in `folder` (default: the shipped one), if there is one."
     folder = Path(WEIGHTS / "sd" if folder in (None, "emoji") else folder)
     if not (folder / "reader.json").is_file():
         return None

@@ -26,7 +26,7 @@ from seed_nb.causal_qformer import (
 )
 from .engine.cache import CachedSource
 from .engine.config import Config, Count, SeedError, Share, Weight
-from .engine.files import load_json, load_state, save_json
+from .engine.files import load_state, save_json
 from .engine.images import to_pictures
 from .engine.sources import LoaderConfig
 from .engine.training import TrainConfig, fit, on_main, run_from_command_line

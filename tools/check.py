@@ -172,10 +172,10 @@ def runner():
     """The runner of the cells passes what is right, and fails for an output that is another one
     and for a connection, in the process of the chapter and in one that it starts."""
     with TemporaryDirectory() as tmp:
-        chapter(notebook(Path(tmp), *GOOD))
+        chapter(notebook(Path(tmp), *GOOD), "--outputs")
         for source, printed in BAD:
             try:
-                chapter(notebook(Path(tmp), (source, printed)))
+                chapter(notebook(Path(tmp), (source, printed)), "--outputs")
             except Failed:
                 continue
             raise Failed(f"this passes:\n{source}\nwith the output {printed!r}")

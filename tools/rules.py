@@ -105,14 +105,15 @@ def one_module():
 
 
 def within_folders():
-    """Rule 1: inside a folder the order of the files is the order of import, and nothing is
-    imported by star."""
+    """Rule 1: inside a folder the order of the files is the order of import, but for run chapters
+    (rule 4), and nothing is imported by star."""
     problems = []
     for d in (*FOLDERS, "."):
         chapters = sorted((NBS / d).glob("[!_.]*.ipynb"))
         at = {m: i for i, p in enumerate(chapters) if (m := module(p))}
         for i, p in enumerate(chapters):
-            wrong = {m for m in imports_of(p) if m == "*" or at.get(m, -1) >= i}
+            last = len(chapters) if is_run(p) else i
+            wrong = {m for m in imports_of(p) if m == "*" or at.get(m, -1) >= last}
             problems += [f"{title(p)} imports {m}" for m in sorted(wrong)]
     require(problems)
 

@@ -299,6 +299,7 @@ def main():
     parser.add_argument("path", type=Path, help="a notebook")
     parser.add_argument("--flags", default="", help="flags of cells to run that are left out else")
     parser.add_argument("--no-outputs", action="store_true", help="do not compare the outputs")
+    parser.add_argument("--outputs", action="store_true", help="compare those of other processors")
     args, path = (a := parser.parse_args()), a.path.resolve()
     sys.argv[1:] = []
     if is_run(path):
@@ -307,7 +308,9 @@ def main():
         os.environ.update(environment())
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     flags = skipped_flags() - set(args.flags.split())
-    found = list(failures(path, flags, compare=made_here() and not args.no_outputs))
+    found = list(
+        failures(path, flags, compare=(args.outputs or made_here()) and not args.no_outputs)
+    )
     print("\n".join(found))
     sys.exit(len(found) > 0)
 

@@ -375,8 +375,8 @@ def assemble(out_dir: str | Path, name: str = "sd") -> None:
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c026
 class TextStage(nn.Module):
-    """Next-token prediction on `opt_texts`, in the first `retell_steps` on `retold` ones: the loss is
-    the mean over the tokens of answers, plus `w_rest` times the mean over all others.
+    """Next-token prediction on `opt_texts`, in the first `retell_steps` on `retold` ones: the loss
+    is the mean over the tokens of answers, plus `w_rest` times the mean over all others.
 
     Which scene a text is about cannot be known before it is read, so most of its tokens teach
     little; what follows from them are the answers."""

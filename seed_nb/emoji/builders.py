@@ -211,14 +211,15 @@ def start_copying(opt: OPTForCausalLM, gain: float = 0.8) -> None:
 
     Keys are made as queries are, the output projection takes the values back, and the positions
     are sinusoids, which resemble those near by (Vaswani et al. 2017, section 3.5)."""
-    for layer in opt.model.decoder.layers:
-        attention = layer.self_attn
-        nn.init.orthogonal_(attention.q_proj.weight, gain=gain)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-        nn.init.orthogonal_(attention.v_proj.weight)
-        attention.out_proj.weight.copy_(attention.v_proj.weight.T)
     table = opt.model.decoder.embed_positions.weight  # (length + 2, d)
     n, d = table.shape
+    for layer in opt.model.decoder.layers:
+        attention = layer.self_attn
+        looks, says = (nn.init.orthogonal_(torch.empty(d, d, dtype=torch.float32)) for _ in "qv")
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.copy_(gain * looks)
+        attention.v_proj.weight.copy_(says)
+        attention.out_proj.weight.copy_(says.T)
     rate = torch.exp(-math.log(1000) * torch.arange(0, d, 2) / d)
     angle = torch.arange(n)[:, None] * rate
     table.copy_(0.1 * torch.cat([angle.sin(), angle.cos()], 1))

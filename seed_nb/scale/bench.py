@@ -146,7 +146,7 @@ class CachedContrastiveStage(ContrastiveStage):
         "The losses of a batch, as `ContrastiveStage` has them."
         if "features" not in batch:
             return super().forward(batch)
-        return self.match(batch["features"], *batch["tokens"], *batch["tokens"])
+        return self.match(batch["features"], *batch["tokens"])
 
 
 def measure_stage_i(models: BenchModels, cfg: BenchConfig, folder: Path) -> dict:
