@@ -327,6 +327,7 @@ RUNS = dict(
 def gather_curves(root: Path | str, seed: int, out: Path | str) -> list[str]:
     "Write the thinned log of every training in `root` to `out`; their names."
     runs = RUNS | {name: f"{name}-{seed}" for name in ("stage_i", "stage_ii", "llm")}
+    runs |= {"stage_i_warm": f"stage_i-{seed}/warm"}
     for name, folder in runs.items():
         write_curve(Path(root) / folder, Path(out) / f"{name}.jsonl")
     return [*runs]

@@ -82,13 +82,14 @@ def load_reader(folder: str | Path | None = None) -> LinearReader | None:
 
 def reading_loss(guess: torch.Tensor, target: torch.Tensor, reader: LinearReader) -> tuple:
     """Cross-entropy of what is read in `guess` against what is read in `target` `(b, n_out, d)`,
-    and the share of positions with a name where it is the right one."""
+    and the share of positions with a name where it is the right one (0 where there are none)."""
     found, truth = reader.read(guess), reader.read(target)
     loss = sum(
         F.cross_entropy(g.flatten(0, 1), t.argmax(-1).flatten()) for g, t in zip(found, truth)
     )
     name, guessed = truth[reader.names].argmax(-1), found[reader.names].argmax(-1)
-    return loss, (name == guessed)[name < reader.sizes[reader.names] - 1].float().mean()
+    named = name < reader.sizes[reader.names] - 1
+    return loss, ((name == guessed) & named).sum() / named.sum().clamp(min=1)
 
 # %% ../nbs/04_sd_alignment.ipynb #c019
 def picture_seeds(seed: int, n: int, start: int = 0) -> range:

@@ -97,7 +97,8 @@ class WarmStage(nn.Module):
     caption, `(b, n_out, out_width)`, from the causal embeddings (`ours`).
 
     A batch is `dict(pixels=uint8 (b, 3, h, w), text=[str])`; the canonical wording is taken where
-    there is one. Without a `reader` the loss is the squared error alone."""
+    there is one. The losses weigh as in stage II; without a `reader` there is the squared error
+    alone."""
 
     frozen = ("vit", "teacher")
 

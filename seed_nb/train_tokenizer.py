@@ -163,7 +163,8 @@ class TokenizerStage(nn.Module):
             self.early = nn.Linear(cfg.tokenizer.qformer.width, cfg.tokenizer.decoder.out_width)
         self.scaler = Standardise(cfg.tokenizer.qformer.n_queries, cfg.tokenizer.qformer.width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        if cfg.continuous_steps:
+        self.remembers = cfg.continuous_steps > 0 and cfg.tokenizer.vq.kmeans_init
+        if self.remembers:
             self.register_buffer("points", torch.zeros(REMEMBERED, cfg.tokenizer.vq.dim))
         if not cfg.train_qformer:
             frozen(model.qformer)
@@ -315,13 +316,13 @@ class TokenizerStage(nn.Module):
     def quantize(self, x: torch.Tensor) -> tuple:
         "The VQ, or for the first `continuous_steps` its input as it is, without codes."
         if self.step >= self.cfg.continuous_steps:
-            if self.training and self.cfg.continuous_steps:
+            if self.training and self.remembers:
                 self.model.vq.start(self.points[: int(self.step) * PER_STEP])
             vectors, codes, losses = self.model.vq(x)
             return vectors, codes, losses["vq"]
         if self.cfg.tokenizer.vq.l2norm:
             x = F.normalize(x.float(), dim=-1)
-        if self.training:
+        if self.training and self.remembers:
             self.remember(x.detach().flatten(0, 1))
         return x, None, x.new_zeros(())
 

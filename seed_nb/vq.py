@@ -195,7 +195,7 @@ class VectorQuantizer(nn.Module):
 
         A batch is a poor start for more words than it has different inputs."""
         self._check(points)
-        if self.learns and self.step == 0:
+        if self.cfg.kmeans_init and self.step == 0:
             self._start(self._unit(points.float()))
             self.step += 1
 

@@ -352,7 +352,7 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
 
 
 def assemble(out_dir: str | Path, name: str = "sd") -> None:
-    """Write the parts of the diffusion model as one pipeline folder, `out_dir/sd`, in float16.
+    """Write the parts of the diffusion model as one pipeline folder, `out_dir/name`, in float16.
 
     With the name `targets` UNet and VAE are untrained: stages I and II need nothing but the text
     encoder, and need not wait for the others."""
