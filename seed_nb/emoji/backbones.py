@@ -182,7 +182,7 @@ def train_vae(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = N
     fit(stage, partial(_source, FullScenes, cfg), cfg, Path(out_dir) / "train_vae", log_fn)
     batch = next(SceneSource(256, seed=cfg.seed + 1))["pixels"].float() / 127.5 - 1
     with torch.no_grad():
-        std = stage.vae.encode(batch).latent_dist.mean.std()
+        std = stage.vae.encode(batch.to(stage.vae.device)).latent_dist.mean.std()
     stage.vae.register_to_config(scaling_factor=round(float(1 / std), 4))
     on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
 
@@ -453,11 +453,11 @@ TRAINERS = dict(
 )
 RECIPES = dict(
     vit=dict(steps=700, lr=1.5e-3, warmup=150),
-    vae=dict(steps=1600, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
-    decoder=dict(steps=1500, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
+    vae=dict(steps=3000, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
+    decoder=dict(steps=2000, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
     text=dict(steps=400, lr=1.5e-3),
     unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=0.01),
-    opt=dict(steps=2000, batch_size=48, lr=1.5e-3),
+    opt=dict(steps=2400, batch_size=256, lr=1.5e-3),
 )
 
 

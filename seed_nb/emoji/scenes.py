@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CODE_POINTS', 'EMOJI', 'UNSEEN_EMOJI', 'BACKGROUNDS', 'PLACES', 'SIZES', 'SIDE', 'Thing', 'Scene', 'make_scene',
-           'random_scene', 'sprite', 'draw', 'picture', 'picture_grid']
+           'random_scene', 'sprite', 'painted', 'draw', 'picture', 'picture_grid']
 
 # %% ../../nbs/emoji/00_scenes.ipynb #n003
 import io
@@ -168,17 +168,23 @@ def sprite(name: str, size: str) -> np.ndarray:
     )
 
 
+@cache
+def painted(name: str, size: str, background: str) -> np.ndarray:
+    "The emoji `name` on the colour `background`, uint8 `(p, p, 3)` with `p = SIZES[size]`."
+    paint = sprite(name, size)
+    colour, alpha = np.array(BACKGROUNDS[background], dtype=np.uint8), paint[..., 3:]
+    return np.rint(colour * (1 - alpha) + 255 * paint[..., :3] * alpha).astype(np.uint8)
+
+
 def draw(scenes: Sequence[Scene]) -> torch.Tensor:
     "The pictures of `scenes` as uint8 `(b, 3, 64, 64)`."
     out = np.empty((len(scenes), SIDE, SIDE, 3), dtype=np.uint8)
     for canvas, scene in zip(out, scenes):
         canvas[:] = BACKGROUNDS[scene.background]
         for thing in scene.things:
-            paint = sprite(thing.name, thing.size)
-            p = len(paint)
+            p = SIZES[thing.size]
             y, x = (32 * (thing.place // 2) + 16 - p // 2, 32 * (thing.place % 2) + 16 - p // 2)
-            spot, alpha = canvas[y : y + p, x : x + p], paint[..., 3:]
-            spot[:] = np.rint(spot * (1 - alpha) + 255 * paint[..., :3] * alpha)
+            canvas[y : y + p, x : x + p] = painted(thing.name, thing.size, scene.background)
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
 
