@@ -6,6 +6,7 @@
 __all__ = ['PAPER', 'REMEMBERED', 'PER_STEP', 'WORKERS', 'LONG', 'StageIIConfig', 'TokenizerStage', 'cached_source', 'train']
 
 # %% ../nbs/04b_train_tokenizer.ipynb #c003
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -170,6 +171,7 @@ class TokenizerStage(nn.Module):
             frozen(model.qformer)
         if not cfg.train_codes:
             self._keep_codes()
+        self.grad_of_codes = contextlib.nullcontext if cfg.train_codes else torch.no_grad
         left_out = ("train", "tokenizer", "stage_i", "start", "cache", "loader")
         self.about = {k: v for k, v in cfg.to_dict().items() if k not in left_out}
         self.find_unused = True  # the text side is idle without the contrastive loss
@@ -177,7 +179,7 @@ class TokenizerStage(nn.Module):
     def _keep_codes(self):
         "Freeze what a code is made by, but for what compares pictures with captions."
         q, model = self.model.qformer, self.model
-        for part in (q, model.down, model.vq, model.up, model.recon):
+        for part in (q, model.down, model.vq):
             frozen(part)
         if self.cfg.w_contrast:
             layers = q.qformer.encoder.layer
@@ -189,10 +191,9 @@ class TokenizerStage(nn.Module):
     def forward(self, batch: dict) -> dict:
         "The losses of a batch, and what is to be logged."
         cfg, model = self.cfg, self.model
-        if not cfg.train_codes:
-            return self.redraw(batch)
-        embeddings = self.embed(batch)  # (b, 32, d)
-        vectors, codes, vq = self.quantize(model.down(embeddings))
+        with self.grad_of_codes():
+            embeddings = self.embed(batch)  # (b, 32, d)
+            vectors, codes, vq = self.quantize(model.down(embeddings))
         vectors, at = self.first_codes(vectors)
         rebuilt, target = model.rebuild(vectors), embeddings.detach()
         recon = self.reconstruction(rebuilt, target)
@@ -235,22 +236,6 @@ class TokenizerStage(nn.Module):
             loss, _, out[name] = self.drawing(guess, targets)
             losses.append(loss)
         return sum(losses)
-
-    def redraw(self, batch: dict) -> dict:
-        """The losses of what no code depends on: the generation embeddings, and the vectors that
-        are compared with captions."""
-        out, model = {}, self.model
-        with torch.no_grad():
-            embeddings = self.embed(batch)
-            vectors, *_ = self.quantize(model.down(embeddings))
-            vectors, at = self.first_codes(vectors)
-            rebuilt = model.rebuild(vectors) if self.cfg.w_contrast else None
-        loss, generate, out["read"] = self.drawing(model.generate(vectors), self.target(batch))
-        if self.cfg.w_contrast:
-            matched = self.matching(embeddings, rebuilt, batch["text"], out, at)
-            loss = loss + self.cfg.w_contrast * matched
-        out = {k: v for k, v in out.items() if v is not None}
-        return dict(loss=loss, generate=generate.detach(), **out)
 
     def matching(
         self,

@@ -28,8 +28,8 @@ class SceneSource:
     scene=[Scene])`.
 
     `minimal` is the share of a batch that comes in groups of four minimal pairs, `alike` the
-    share of scenes with one layout and background that differ in their names only. `canonical`:
-    every `text` is the canonical wording."""
+    share of scenes with one layout of two to four things and one background that differ in their
+    names only. `canonical`: every `text` is the canonical wording."""
 
     def __init__(
         self,
@@ -75,6 +75,8 @@ class SceneSource:
     def scenes(self, rng: random.Random) -> list[Scene]:
         "One batch of trainable scenes."
         out, first, layout = [], round(self.minimal * self.batch_size), random_scene(rng)
+        while self.alike and len(layout.things) < 2:  # of one thing there are few: they repeat
+            layout = random_scene(rng)
         while len(out) < first:
             out += filter(trainable, minimal_group(rng))
         while len(out) < first + round(self.alike * self.batch_size):
