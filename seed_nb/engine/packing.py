@@ -26,8 +26,9 @@ def position_ids(document_ids: torch.Tensor) -> torch.Tensor:
 def pack(packed_rows: list, pad: int, length: int | None = None) -> dict:
     """`packed_rows` of examples as `dict(input_ids, position_ids, labels, document_ids)`.
 
-    Each is (b, `length`), by default as long as the longest row; `pad` is the id of padding.
-    `SeedError` if there is no row, or a row longer than `length`."""
+    Each is (b, `length`), by default as long as the longest row; `pad` is the id of padding. In a
+    target `~id`, a negative number, stands for an `id` that is read and not learned. `SeedError`
+    if there is no row, or a row longer than `length`."""
     longest = max((sum(len(p + y) for p, y, *_ in row) for row in packed_rows), default=0)
     t = length or longest
     if not longest or longest > t:
@@ -41,9 +42,9 @@ def pack(packed_rows: list, pad: int, length: int | None = None) -> dict:
 
     documents = fill(lambda i, p, y: [i] * len(p + y), 0)
     return dict(
-        input_ids=fill(lambda i, p, y: p + y, pad),
+        input_ids=fill(lambda i, p, y: p + [max(x, ~x) for x in y], pad),
         position_ids=position_ids(documents),
-        labels=fill(lambda i, p, y: [-100] * len(p) + y, -100),
+        labels=fill(lambda i, p, y: [-100] * len(p) + [x if x >= 0 else -100 for x in y], -100),
         document_ids=documents,
     )
 
