@@ -151,7 +151,10 @@ class Writer:
         self.vocab, self.ids, self.learned = vocab, [], []
         self.text, self.learn = "", False  # what waits to be split into tokens, and its kind
         tokenizer = vocab.tokenizer
-        special = {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
+        special = {
+            *tokenizer.all_special_tokens,
+            *map(str, tokenizer.added_tokens_decoder.values()),
+        }
         self.marks = {"{bos}": vocab.bos, "{eos}": vocab.eos}
         self.marks |= {t: tokenizer.convert_tokens_to_ids(t) for t in special}
         names = sorted(self.marks, key=len, reverse=True)
