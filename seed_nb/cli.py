@@ -162,6 +162,17 @@ def _add_lm(parsers):
     options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull)
     add(parsers, "draw", commands.draw_prompts, prompts, **options)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
+    forms = dict(
+        choices=["vicuna", "llama2", "chatml", "emoji"], help="of dialogues (the model's own)"
+    )
+    folder = option("pictures", "folder for the pictures of the model")
+    most = option(256, "ids of a reply", type=number(Positive))
+    system = option("", "what the system says first")
+    options = SEED | LM | dict(template=forms, out=folder, temperature=warm, system=system)
+    add(parsers, "chat", commands.chat_in_terminal, **options, max_new_tokens=most)
+    network = dict(host=dict(help="address (127.0.0.1)"), port=dict(type=int, help="port (8000)"))
+    waiting = dict(type=number(Count), help="requests that may wait (4)")
+    add(parsers, "serve", commands.serve_model, **LM, template=forms, **network, queue=waiting)
 
 # %% ../nbs/10a_cli.ipynb #n005
 def _add_measuring(parsers):
@@ -252,10 +263,14 @@ def emit(text: str) -> int:
 
 
 def output(result: object, lines: Iterable[str], as_json: bool) -> int:
-    "Print `lines` as they come, or `result`, which is complete after them; returns the exit code."
+    """Print `lines` as they come, or `result`, which is complete after them; returns the exit code.
+
+    A result that is `None` was printed by the command itself."""
     for line in lines:
         if not as_json and (code := emit(line)):
             return code
+    if result is None:
+        return 0
     return emit(json.dumps(result, indent=1)) if as_json else 0
 
 

@@ -6,8 +6,9 @@
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
-           'draw_prompts', 'export_lm', 'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field',
-           'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'draw_prompts', 'export_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
+           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config', 'train_stage',
+           'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -329,6 +330,57 @@ def export_lm(args: Namespace) -> Result:
 
     get_lm(args.model).export(args.out)
     return dict(out=args.out), [args.out]
+
+# %% ../nbs/10_commands.ipynb #cht00002
+def open_dialogue(args: Namespace) -> tuple:
+    "The language model that `--model` names, and the form of its dialogues."
+    from seed_nb.eval_llm import get_lm
+    from seed_nb.opt_lora import Template
+
+    lm = get_lm(args.model)
+    return lm, Template.preset(args.template) if args.template else lm.cfg.template
+
+
+def typed_lines(prompt: str) -> Iterator[str]:
+    "The lines of standard input; a person is asked for each by `prompt`."
+    while True:
+        try:
+            yield input(prompt if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+
+
+def chat_in_terminal(args: Namespace) -> Result:
+    """Talk with a language model: texts and pictures, in and out.
+
+    A word @FILE is a picture. With --json each piece of a reply is one line."""
+    from seed_nb.chat import Conversation
+    from seed_nb.terminal import HELP, Terminal
+
+    lm, template = open_dialogue(args)
+    how = dict(temperature=args.temperature, seed=args.seed, max_new_tokens=args.max_new_tokens)
+    chat = Conversation(lm, template, args.system, **how)
+    colours = os.environ.get("COLORTERM") in ("truecolor", "24bit") and sys.stdout.isatty()
+    if sys.stdin.isatty() and not args.json:
+        print(HELP, file=sys.stderr)
+    for piece in Terminal(chat, args.out, colours).talk(typed_lines("> "), args.json):
+        print(piece, end="", flush=True)
+    return None, []
+
+
+def serve_model(args: Namespace) -> Result:
+    """Serve a language model on this machine, in OpenAI's chat format, until it is interrupted."""
+    from seed_nb.serve import Assistant, ChatServer, ServeConfig
+
+    given = {k: getattr(args, k) for k in ("host", "port", "queue")}
+    cfg = ServeConfig.from_dict(
+        ServeConfig().to_dict() | {k: v for k, v in given.items() if v is not None}
+    )
+    lm, template = open_dialogue(args)
+    with ChatServer(Assistant(lm, template, cfg, str(args.model))) as server:
+        print(f"{args.model} is served at {server.url}", file=sys.stderr, flush=True)
+        server.serve_forever()
+    return None, []
 
 # %% ../nbs/10_commands.ipynb #n010
 def eval_config(args: Namespace, kind: type) -> Any:

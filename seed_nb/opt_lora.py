@@ -193,7 +193,7 @@ def upgrade_config(fields: dict) -> dict:
 # %% ../nbs/05_opt_lora.ipynb #c009
 def toy_opt(width: int = 64, layers: int = 2) -> tuple:
     "A tiny random `OPTForCausalLM`, the same every time, and its tokenizer."
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / "opt")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / "toy")
     config = OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

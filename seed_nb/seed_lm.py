@@ -396,15 +396,40 @@ class MultimodalLM(PromptedLM):
         seed: Seeds = 0,
         constrained: bool = True,
         guidance: float = 1.0,
+        best_of: int = 1,
         **generate_kwargs,
     ) -> torch.Tensor | list[dict]:
         """The codes (b, 32) of a picture for each of `prompts`.
 
-        `guidance` above 1: codes that the prompt makes likelier are preferred. Unconstrained, a
+        `guidance` above 1: codes that the prompt makes likelier are preferred. `best_of`: so many
+        are sampled for each prompt, and the one that fits its text best is kept. Unconstrained, a
         list of `dict(ids, codes, valid)` of what the model wrote."""
-        ids = [self.examples.draw(t) for t in clean_texts(prompts, "prompt")]
+        texts = clean_texts(prompts, "prompt")
+        if checked(best_of, Positive, "best_of") > 1:
+            if not constrained:
+                raise SeedError("best_of chooses among whole pictures: constrained must be on")
+            how = dict(seed=seed, guidance=guidance, **generate_kwargs)
+            return self._best_codes(texts, best_of, **how)
+        ids = [self.examples.draw(t) for t in texts]
         nothing = self.examples.draw(None)
         return self.write_codes(ids, seed, constrained, guidance, nothing, **generate_kwargs)
+
+    def _best_codes(self, texts, best_of, seed, temperature=1.0, **how) -> torch.Tensor:
+        "Of `best_of` samples for each of `texts` the one whose code vector is nearest to the text."
+        judge, n = self.image_tokenizer, len(texts)
+        if not hasattr(judge, "code_vector"):
+            raise SeedError("best_of needs an image tokenizer that compares codes with texts")
+        if not temperature:
+            raise SeedError("best_of needs a temperature above 0: else all samples are the same")
+        seeds = [(s + 1_000_003 * i) % 2**32 for s in expand_seeds(seed, n) for i in range(best_of)]
+        many = [t for t in texts for _ in range(best_of)]
+        codes = self.draw_codes(many, seeds, temperature=temperature, **how)
+        wanted = [self.examples.typed(t) for t in texts]
+        fit = (
+            judge.code_vector(codes).cpu().view(n, best_of, -1)
+            * judge.embed_text(wanted).cpu()[:, None]
+        ).sum(-1)
+        return codes.view(n, best_of, -1)[torch.arange(n), fit.argmax(1)]
 
     def draw(
         self,
@@ -413,14 +438,16 @@ class MultimodalLM(PromptedLM):
         constrained: bool = True,
         decode: dict | None = None,
         guidance: float = 1.0,
+        best_of: int = 1,
         **generate_kwargs,
     ) -> list[Image.Image | None]:
         """A picture for each of `prompts`; unconstrained, `None` where none was written.
 
-        `guidance` is that of `draw_codes`; `decode`: options of the image tokenizer's `decode`."""
+        `guidance` and `best_of` are those of `draw_codes`; `decode`: options of the image
+        tokenizer's `decode`."""
         if self.image_tokenizer is None:
             raise SeedError("this SeedLM has no image tokenizer: use draw_codes")
-        codes = self.draw_codes(prompts, seed, constrained, guidance, **generate_kwargs)
+        codes = self.draw_codes(prompts, seed, constrained, guidance, best_of, **generate_kwargs)
         codes = list(codes) if constrained else [written["codes"] for written in codes]
         return self.decode(codes, seed, **(decode or {}))
 

@@ -164,7 +164,12 @@ class Assistant:
 
     def head(self, kind: str) -> dict:
         "What every answer begins with."
-        return dict(id=f"chatcmpl-{uuid.uuid4().hex}", object=kind, created=int(time.time()), model=self.name)
+        return dict(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            object=kind,
+            created=int(time.time()),
+            model=self.name,
+        )
 
     def answer(self, request: dict) -> dict:
         "The whole reply, as one object."

@@ -66,7 +66,7 @@ class LLMConfig(Config):
             warm_steps=200,
             caption_dropout=0.1,
             tasks=dict(caption=0.15, question=0.4, draw=0.45),
-            train=dict(steps=6000, batch_size=32, lr=1.5e-3, warmup=200),
+            train=dict(steps=4800, batch_size=32, lr=1.5e-3, warmup=200),
         ),
         toy=dict(lm="toy", train="toy", pool=64, warm_steps=2, pack_length=256),
         paper=dict(
