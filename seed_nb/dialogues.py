@@ -40,18 +40,26 @@ def write_dialogues(file: str | Path, samples: Iterable[dict]) -> int:
     with atomic(file) as tmp, open(tmp, "w", encoding="utf-8") as out:
         for n, sample in enumerate(samples, 1):
             try:
-                messages = [_line_message(m, Path(file).parent) for m in sample["messages"]]
-            except (KeyError, TypeError, ValueError, SeedError) as e:
+                messages = _line_messages(sample.get("messages"), Path(file).parent)
+            except (TypeError, ValueError, SeedError) as e:
                 raise SeedError(f"{file}: sample {n} cannot be written ({e!s:.200})") from e
             line = dict(messages=messages, source=str(sample.get("source") or ""))
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
     return n
 
 
+def _line_messages(messages: list, folder: Path) -> list[dict]:
+    "Messages as they stand in a line of a file in `folder`."
+    if not isinstance(messages, list | tuple):
+        raise SeedError("no list of messages")
+    return [_line_message(m, folder) for m in messages]
+
+
 def _line_message(m: Message | dict, folder: Path) -> dict:
-    "The message as it stands in a line of a file in `folder`."
     if isinstance(m, Message):
         m = dict(role=m.role, content=m.parts, learn=m.learn)
+    if not isinstance(m, dict) or not {"role", "content"} <= m.keys():
+        raise SeedError("a message has a role and a content")
     content = [m["content"]] if isinstance(m["content"], str) else m["content"]
     parts = [_line_part(p, folder) for p in content]
     return dict(role=m["role"], content=parts, learn=m.get("learn") or "")
@@ -104,6 +112,7 @@ def picture_parts(sample: dict) -> list[dict]:
 
 
 def _picture_part(x: Any) -> dict:
+    x = x.tolist() if hasattr(x, "tolist") else x
     return dict(codes=[*x]) if isinstance(x, list | tuple) else dict(image=x)
 
 
@@ -127,9 +136,10 @@ MAX_PICTURES = 7  # of a page
 
 def from_pair(sample: dict, rng: random.Random) -> list[dict]:
     "`image` and `text`, in one order or the other."
-    if not says_something(sample["text"]):
+    pictures = picture_parts(sample)
+    if not pictures or not says_something(sample["text"]):
         return []
-    content = [*picture_parts(sample), dict(text=sample["text"])]
+    content = [*pictures, dict(text=sample["text"])]
     return document(*content[:: rng.choice((1, -1))])
 
 
@@ -146,9 +156,10 @@ def from_page(sample: dict, rng: random.Random, swap: float = 0.0) -> list[dict]
     for i in [i for i, p in enumerate(pictures[:-1]) if p is not None]:
         if swap and rng.random() < swap:
             items[i], items[i + 1] = items[i + 1], items[i]
-    at = [i for i, item in enumerate(items) if "text" not in item][MAX_PICTURES - 1 :]
-    end = at[0] + 1 if at else len(items)
-    return document(*items[: end + ("text" in items[end] if end < len(items) else 0)])
+    at = [i for i, item in enumerate(items) if "text" not in item]
+    end = at[MAX_PICTURES - 1] + 1 if len(at) >= MAX_PICTURES else len(items)
+    end += end < len(items) and "text" in items[end]
+    return document(*items[:end])
 
 
 def from_loose_page(sample: dict, rng: random.Random) -> list[dict]:
@@ -158,10 +169,8 @@ def from_loose_page(sample: dict, rng: random.Random) -> list[dict]:
 
 def from_video(sample: dict, rng: random.Random) -> list[dict]:
     "The frames `images`, and the `text`, which alone is learned."
-    frames = picture_parts(sample)
-    return (
-        document(*frames, sample["text"], learn="texts") if says_something(sample["text"]) else []
-    )
+    frames, text = picture_parts(sample), sample["text"]
+    return document(*frames, text, learn="texts") if frames and says_something(text) else []
 
 
 def from_text(sample: dict, rng: random.Random) -> list[dict]:
@@ -189,10 +198,11 @@ def from_question(sample: dict, rng: random.Random) -> list[dict]:
 
 def from_drawing(sample: dict, rng: random.Random) -> list[dict]:
     "The `text` that is asked for, and its `image`."
-    if not says_something(sample["text"]):
+    pictures = picture_parts(sample)
+    if not pictures or not says_something(sample["text"]):
         return []
     asked = rng.choice(OPENINGS).format(sample["text"])
-    return turns([asked], [rng.choice(DRAWN), *picture_parts(sample)])
+    return turns([asked], [rng.choice(DRAWN), *pictures])
 
 
 def from_conversation(sample: dict, rng: random.Random) -> list[dict]:
@@ -218,20 +228,24 @@ def from_edits(sample: dict, rng: random.Random) -> list[dict]:
 
 def from_two_images(sample: dict, rng: random.Random) -> list[dict]:
     "Two `images`, a `question` about both, and the `answer`."
-    name = lambda t: re.sub(r"\b[Ii]mage ([AB])\b", lambda m: f"picture {' AB'.index(m[1])}", t)
     if not says_something(sample["question"], sample["answer"]):
         return []
-    a, b = picture_parts(sample)
-    names = rng.choice(
-        (["Picture 1:", a, "Picture 2:", b], [a, "This is picture 1.", b, "This is picture 2."])
+    number = lambda m: f"picture {' AB'.index(m[1])}"
+    question, answer = (
+        re.sub(r"\b[Ii]mage ([AB])\b", number, sample[k]) for k in ("question", "answer")
     )
-    return turns([*names, name(sample["question"])], [name(sample["answer"])])
+    a, b = picture_parts(sample)
+    before = ["Picture 1:", a, "Picture 2:", b]
+    behind = [a, "This is picture 1.", b, "This is picture 2."]
+    return turns([*rng.choice((before, behind)), question], [answer])
 
 
 def from_story(sample: dict, rng: random.Random) -> list[dict]:
     "`images` and `texts` of a story: the user tells it, and the assistant draws it by turns."
-    first, *others = picture_parts(sample)
-    begin, *texts = sample["texts"]
+    if not (tale := _tale(sample)):
+        return []
+    (begin, first), *rest = tale
+    texts, others = zip(*rest)
     said = [[text, NEXT] for text in texts]
     said[0] = [begin, first, *said[0]]
     return turns(*(x for s, p in zip(said, others) for x in (s, [rng.choice(DRAWN), p])))
@@ -239,9 +253,17 @@ def from_story(sample: dict, rng: random.Random) -> list[dict]:
 
 def from_story_at_once(sample: dict, rng: random.Random) -> list[dict]:
     "`images` and `texts` of a story: after the beginning the assistant goes on by itself."
-    first, *others = picture_parts(sample)
-    begin, *texts = sample["texts"]
-    return turns([begin, first, GO_ON], [x for pair in zip(texts, others) for x in pair])
+    if not (tale := _tale(sample)):
+        return []
+    begin, *rest = tale
+    return turns([*begin, GO_ON], [x for pair in rest for x in pair])
+
+
+def _tale(sample: dict) -> list[tuple]:
+    "The texts of a story with their pictures, at least two; nothing if some are missing."
+    pictures, texts = picture_parts(sample), sample["texts"]
+    whole = len(pictures) == len(texts) > 1 and says_something(*texts)
+    return [*zip(texts, pictures)] if whole else []
 
 
 CONVERTERS |= dict(question=from_question, drawing=from_drawing, conversation=from_conversation)

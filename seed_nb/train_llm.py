@@ -354,8 +354,9 @@ def packing_rates(
 
 # %% ../nbs/06_train_llm.ipynb #c027
 def samples_to_show(lm: SeedLM, cfg: LLMConfig, n: int) -> list[dict]:
-    """`n` samples with `codes`, without dialogues: held out by the world of the run, if it does that,
-    or from its data."""
+    """`n` samples with `codes`: held out by the world of the run, if it does that, or of its data.
+
+    Dialogues are not shown."""
     source, world = None, cfg.data
     if cfg.cache:
         source = CachedSource(cfg.cache, n, cfg.train.seed + 1)
