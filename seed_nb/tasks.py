@@ -18,6 +18,7 @@ import torch
 
 from .engine.config import SeedError
 from .engine.text import normalize_text
+from .opt_lora import Template
 from .seed_lm import Examples
 
 # %% ../nbs/05b_tasks.ipynb #t006
@@ -30,6 +31,8 @@ class TaskContext:
     encode: Callable[..., torch.Tensor]  # pictures -> codes (b, 32)
     canonical: bool = True  # captions are learned in the canonical wording, if there is one
     drop_text: float = 0.0  # share of the drawings whose prompt says nothing (guidance)
+    template: Template | None = None  # the form of dialogues
+    limit: int = 0  # tokens of an example; 0: no limit
 
     def drops_text(self) -> bool:
         "Whether the next prompt is to say nothing; uses `rng` only if some are."
@@ -45,7 +48,8 @@ class Task:
     picture_target: bool = False
 
     def example(self, sample: dict, context: TaskContext) -> tuple[list[int], list[int]] | None:
-        "Prompt and target made of `sample`; `None` if it lacks what the task needs."
+        """Prompt and target made of `sample`; `None` if it lacks what the task needs, two empty
+        lists if it is to be left out."""
         made = (make(sample, context) for make in self.makers)
         return next((example for example in made if example is not None), None)
 

@@ -106,8 +106,8 @@ class Mixture:
         return [self._of_size(next(given[i])) for i in order]
 
     def _of_size(self, sample: dict) -> dict:
-        pixels = sample["pixels"]
-        if self.size in (0, pixels.shape[-1]):
+        pixels = sample.get("pixels")  # dialogues have none
+        if pixels is None or self.size in (0, pixels.shape[-1]):
             return sample
         return sample | dict(pixels=squash(pixels, self.size))
 

@@ -6,11 +6,12 @@
 __all__ = ['COLOURS', 'ACCEPT_ALL', 'PAUSES', 'FINAL', 'MAX_FILE', 'MAX_TEXT', 'DEFAULT_LOADER', 'CAPTIONS', 'REGISTERED',
            'MAX_BLOCK', 'PICTURES', 'EXTENSIONS', 'TABLE_FORMATS', 'TARS', 'READABLE', 'SAVED', 'MANY', 'HUB', 'Source',
            'collate_samples', 'example_pairs', 'describe_example', 'Filter', 'find_name', 'squash', 'try_again',
-           'read_file', 'read_record', 'decode_record', 'one_line', 'decode_text', 'LoaderConfig', 'first_text',
-           'parse_record', 'pair_record', 'too_many', 'Registered', 'register_source', 'registered', 'Sample',
-           'ColumnWatch', 'DiskSource', 'Rows', 'RowSource', 'BlockSource', 'file_fields', 'split_name', 'FolderRows',
-           'is_hidden', 'extended', 'choose_columns', 'Table', 'TableRows', 'StreamSource', 'Found', 'expand', 'braces',
-           'find_data', 'load_table', 'open_rows', 'open_files']
+           'read_file', 'read_record', 'decode_record', 'decode_messages', 'one_line', 'decode_text', 'LoaderConfig',
+           'first_text', 'parse_record', 'pair_record', 'too_many', 'Registered', 'register_source', 'registered',
+           'Sample', 'ColumnWatch', 'DiskSource', 'Rows', 'RowSource', 'BlockSource', 'file_fields', 'split_name',
+           'FolderRows', 'is_hidden', 'extended', 'choose_columns', 'Table', 'TableRows', 'StreamSource',
+           'has_messages', 'DialogueRows', 'Found', 'expand', 'braces', 'find_data', 'load_table', 'open_rows',
+           'open_files']
 
 # %% ../../nbs/engine/05_sources.ipynb #n061
 import codecs
@@ -62,7 +63,7 @@ class Source(Protocol):
 
     A batch is `dict(pixels=uint8 (b, 3, h, w), text=[str], ...)`. Further lists of `b` are
     `canonical`, the captions that a model should write (where there is none: `text`), `question`
-    and `answer`, and whatever a source knows."""
+    and `answer`, and whatever a source knows. Dialogues have `messages` in place of `pixels`."""
 
     def __iter__(self) -> "Source": ...
 
@@ -81,10 +82,13 @@ class Source(Protocol):
 def collate_samples(samples: list[dict]) -> dict:
     """The batch of `samples`.
 
-    What some of them lack is an empty text, for `canonical` their `text`, else `None`."""
+    What some of them lack is an empty text, for `canonical` their `text`, else `None`; `pixels`
+    that some lack stay a list."""
     keys = list(dict.fromkeys(key for sample in samples for key in sample))
     batch = {key: [_value(sample, key) for sample in samples] for key in keys}
-    return batch | dict(pixels=torch.stack(batch["pixels"]))
+    if all("pixels" in sample for sample in samples):
+        batch["pixels"] = torch.stack(batch["pixels"])
+    return batch
 
 
 def _value(sample: dict, key: str):
@@ -239,11 +243,25 @@ def read_record(
 
 
 def decode_record(record: dict, size: int, **kw) -> dict | None:
-    """`dict(pixels=uint8 (3, size, size), text=str, ...)`.
+    """`dict(pixels=uint8 (3, size, size), text=str, ...)`, or of a dialogue the `record` with its
+    pictures decoded and an empty text.
 
     `kw`, `None` and errors as in `read_record`."""
+    if "messages" in record:
+        return record | dict(messages=decode_messages(record["messages"], size), text="")
     found = read_record(record, **kw)
     return found and dict(pixels=squash(found[0], size), **found[1])
+
+
+def decode_messages(messages: list[dict], size: int) -> list[dict]:
+    "`messages` with uint8 `(3, size, size)` in place of the files that are the `image` of a part."
+
+    def part(p):
+        if not isinstance(p, dict) or p.get("image") is None:
+            return p
+        return p | dict(image=squash(load_image(_content(_picture(p["image"], ""))), size))
+
+    return [m | dict(content=[*map(part, m["content"])]) for m in messages]
 
 
 def one_line(value: Any, turn: int = 0) -> str:
@@ -884,6 +902,80 @@ class StreamSource(BlockSource):
         "The `Sample` of a row of the stream."
         return self.table.sample(item, f"of block {self.blocks}")
 
+# %% ../../nbs/engine/05_sources.ipynb #dlg1
+def has_messages(file: str) -> bool:
+    "Whether `file` is JSON-lines whose first record has `messages`."
+    if not _ends(file, ".jsonl"):
+        return False
+    try:
+        with open(file, "rb") as f:
+            return "messages" in parse_record(next(filter(bytes.strip, f), b""))
+    except (OSError, SeedError):
+        return False
+
+
+class DialogueRows:
+    """The lines of `files`, each a record with `messages`, in any order.
+
+    Paths of pictures count from the folder of their file."""
+
+    def __init__(self, files: list[str]):
+        self.name, self.files, places = str(files[0]), [*map(str, files)], []
+        for i, file in enumerate(self.files):
+            at = itertools.accumulate(map(len, _lines(file)), initial=0)
+            lines = zip(at, enumerate(_lines(file), 1))
+            places += [(i, number, start) for start, (number, line) in lines if line.strip()]
+        self.places = np.array(places, dtype=np.int64).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def samples(self, indices: list[int]) -> list[Sample]:
+        "What to read of some rows."
+        return [self._sample(*self.places[i].tolist()) for i in indices]
+
+    def _sample(self, i: int, number: int, start: int) -> Sample:
+        where = f"{self.files[i]}: line {number}"
+        return Sample(where, partial(self._read, self.files[i], start, where))
+
+    def _read(self, file: str, start: int, where: str) -> dict:
+        "The record of the line that begins at byte `start`."
+        record = parse_record(try_again(partial(_line_at, file, start)))
+        if not isinstance(messages := record.get("messages"), list):
+            raise SeedError("no list of messages")
+        messages = [_located(m, os.path.dirname(file)) for m in messages]
+        return dict(messages=messages, source=str(record.get("source") or ""), where=where)
+
+
+def _lines(file: str) -> Iterable[bytes]:
+    try:
+        with open(file, "rb") as f:
+            yield from f
+    except OSError as e:
+        raise SeedError(f"{file}: cannot read it ({e.strerror or e})") from e
+
+
+def _line_at(file: str, start: int) -> bytes:
+    with open(file, "rb") as f:
+        f.seek(start)
+        return f.readline()
+
+
+def _located(message, folder: str) -> dict:
+    "A `message` whose content is a list of parts, with the full paths of its pictures."
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
+        raise SeedError("a message has a role and a content, which is a text or a list of parts")
+    parts = message["content"]
+    parts = [dict(text=parts)] if isinstance(parts, str) else parts
+    return message | dict(content=[_full_path(p, folder) for p in parts])
+
+
+def _full_path(part, folder: str):
+    image = part.get("image") if isinstance(part, dict) else None
+    if not isinstance(image, str) or "://" in image:
+        return part
+    return part | dict(image=os.path.join(folder, image))
+
 # %% ../../nbs/engine/05_sources.ipynb #n095
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -1132,10 +1224,15 @@ def _no_progress_bars():
 def open_rows(
     found: Found, loader: LoaderConfig = DEFAULT_LOADER, questions: bool = False
 ) -> Rows | Table:
-    "The `FolderRows` or `TableRows` of what was `found`, or a `Table` if it is to be streamed."
+    """The `FolderRows`, `DialogueRows` or `TableRows` of what was `found`, or a `Table` if it is to
+    be streamed.
+
+    Dialogues are found by a run that may train on them, which is one with `questions`."""
     first = found.files[0]
     if found.kind == "pictures":
         return FolderRows(first, loader)
+    if questions and found.kind in ("table", "metadata") and has_messages(first):
+        return DialogueRows(found.files)
     data, local = load_table(found, loader), found.kind in ("table", "metadata")
     images = ("file_name", "image") if found.kind == "metadata" else ("image", "file_name")
     kind = TableRows if hasattr(data, "__len__") else Table
