@@ -25,9 +25,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from PIL import Image
 
-from .chat import Event, Memory, stream_reply
+from .chat import Event, Memory, form_of, stream_reply
 from .engine.config import Config, Count, Positive, Range, SeedError
-from .messages import Template, read_messages
+from .messages import read_messages
+from .opt_lora import Template
 from .seed_lm import MultimodalLM
 
 # %% ../nbs/09e_serve.ipynb #s006
@@ -88,8 +89,10 @@ OPTIONS |= dict(max_pictures="max_pictures", num_beams="num_beams", top_k="top_k
 class Assistant:
     "What a server asks: `lm` with its `template`, and the pictures it knows."
 
-    def __init__(self, lm: MultimodalLM, template: Template, cfg: ServeConfig, name: str = "seed"):
-        self.lm, self.template, self.cfg, self.name = lm, template, cfg, name
+    def __init__(
+        self, lm: MultimodalLM, template: Template | None, cfg: ServeConfig, name: str = "seed"
+    ):
+        self.lm, self.template, self.cfg, self.name = lm, form_of(lm, template), cfg, name
         self.memory, self.known = Memory(), KnownPictures()
         self.one, self.places = threading.Lock(), threading.Semaphore(1 + cfg.queue)
 
