@@ -83,7 +83,11 @@ class StageIIConfig(Config):
     The width of the encoder's features is filled in when the run is built."""
 
     presets: ClassVar[dict] = dict(
-        emoji=dict(tokenizer="emoji", train=dict(steps=2400, batch_size=128, lr=1e-3, warmup=50)),
+        emoji=dict(
+            tokenizer="emoji",
+            alike=0.25,
+            train=dict(steps=2400, batch_size=128, lr=1e-3, warmup=50),
+        ),
         emoji_paper=dict(
             PAPER, tokenizer="emoji", train=dict(steps=1300, batch_size=64, lr=8e-4, warmup=100)
         ),
