@@ -6,8 +6,8 @@
 __all__ = ['CONVERTERS', 'PICTURE_FIELDS', 'N_CODES', 'MAX_PICTURES', 'DRAWN', 'EDITED', 'OPENINGS', 'NEXT', 'GO_ON',
            'write_dialogues', 'read_dialogues', 'picture_parts', 'document', 'turns', 'says_something', 'from_pair',
            'from_page', 'from_loose_page', 'from_video', 'from_text', 'from_question', 'from_drawing',
-           'from_conversation', 'from_edits', 'from_two_images', 'from_story', 'from_story_at_once', 'convert',
-           'Report', 'report', 'dialogue_sample']
+           'from_conversation', 'from_edits', 'from_two_images', 'from_story', 'from_story_at_once', 'convert_samples',
+           'Report', 'dialogue_report', 'dialogue_sample']
 
 # %% ../nbs/09b_dialogues.ipynb #d003
 import json
@@ -271,7 +271,7 @@ CONVERTERS |= dict(edits=from_edits, two_images=from_two_images)
 CONVERTERS |= dict(story=from_story, story_at_once=from_story_at_once)
 
 
-def convert(
+def convert_samples(
     kind: str, samples: Iterable[dict], rng: random.Random, source: str = ""
 ) -> Iterator[dict]:
     """What `write_dialogues` takes, of `samples` that the converter `kind` reads.
@@ -303,7 +303,9 @@ class Report:
         return "\n".join(f"{r[0]:{width}}" + "".join(f"{x:>10}" for x in r[1:]) for r in rows)
 
 
-def report(samples: Iterable[dict], vocab: Vocabulary, template: Template, limit: int) -> Report:
+def dialogue_report(
+    samples: Iterable[dict], vocab: Vocabulary, template: Template, limit: int
+) -> Report:
     """What happens to `samples`, as `read_dialogues` gives them, in rows of `limit` ids.
 
     `SeedError` says in which file and line messages are wrong."""

@@ -940,7 +940,7 @@ class DialogueRows:
 
     def _read(self, file: str, start: int, where: str) -> dict:
         "The record of the line that begins at byte `start`."
-        record = parse_record(try_again(partial(_line_at, file, start)))
+        record = parse_record(_line_at(file, start))
         if not isinstance(messages := record.get("messages"), list):
             raise SeedError("no list of messages")
         messages = [_located(m, os.path.dirname(file)) for m in messages]
@@ -956,9 +956,15 @@ def _lines(file: str) -> Iterable[bytes]:
 
 
 def _line_at(file: str, start: int) -> bytes:
-    with open(file, "rb") as f:
-        f.seek(start)
-        return f.readline()
+    def read():
+        with open(file, "rb") as f:
+            f.seek(start)
+            return f.readline()
+
+    try:
+        return try_again(read)
+    except OSError as e:
+        raise SeedError(f"{file}: cannot read it ({e.strerror or e})") from e
 
 
 def _located(message, folder: str) -> dict:
