@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from .engine.config import Count, Positive, SeedError, checked
-from .messages import Message, Part, read_messages, read_reply, write_ids
+from .messages import Message, TextOrCodes, read_messages, read_reply, write_ids
 from .opt_lora import Template, Vocabulary
 from .seed_lm import MultimodalLM, RowSampler, expand_seeds, row_uniforms, sampling_warpers
 
@@ -97,7 +97,7 @@ class Event:
     kind: Literal["text", "preview", "picture", "end"]
     text: str = ""
     codes: tuple[int, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TextOrCodes, ...] = ()
     broken: int = 0
     finish: str = ""
 

@@ -343,11 +343,12 @@ def open_dialogue(args: Namespace) -> tuple:
 
 def typed_lines(prompt: str) -> Iterator[str]:
     "The lines of standard input; a person is asked for each by `prompt`."
-    while True:
-        try:
-            yield input(prompt if sys.stdin.isatty() else "")
-        except EOFError:
-            return
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    with contextlib.suppress(EOFError):
+        while True:
+            yield input(prompt)
 
 
 def chat_in_terminal(args: Namespace) -> Result:
