@@ -52,10 +52,15 @@ SPECIAL = "bos_token", "eos_token", "unk_token", "pad_token"
 def plain_tokenizer(
     tokenizer: PreTrainedTokenizerBase, backend: Tokenizer
 ) -> PreTrainedTokenizerFast:
-    "A tokenizer with the special tokens and the chat template of `tokenizer` that splits as `backend`."
-    special = {k: str(t) for k in SPECIAL if (t := getattr(tokenizer, k)) is not None}
+    "`backend` as a tokenizer with the special tokens and the chat template of `tokenizer`."
+    named = {k: str(t) for k in SPECIAL if (t := getattr(tokenizer, k)) is not None}
+    added = backend.get_added_tokens_decoder().values()
+    others = [t for t in added if t.special and t.content not in named.values()]
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, chat_template=tokenizer.chat_template, **special
+        tokenizer_object=backend,
+        chat_template=tokenizer.chat_template,
+        extra_special_tokens=others,
+        **named,
     )
 
 
