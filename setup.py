@@ -46,7 +46,9 @@ setup(
     zip_safe=False,
     python_requires=f">={cfg['min_python']},<{cfg['below_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("emoji", "quant", "eval", "dev")},
+    extras_require={
+        k: cfg[f"{k}_requirements"].split() for k in ("emoji", "quant", "smollm2", "eval", "dev")
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "lmms_eval.models": ["seed_nb = seed_nb.lmms_eval_model:lmms_manifest"],

@@ -161,7 +161,7 @@ class Template(Config):
 class LMConfig(Config):
     "Which language model learns which codes, and how; LoRA's fields are those of `peft`."
 
-    base: str = "emoji"  # the frozen language model: emoji, toy, a folder or a hub id
+    base: str = "emoji"  # the frozen language model: emoji, toy, smollm2, a folder or a hub id
     revision: str | None = None  # of a hub id
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = (
         "float32"  # of the frozen; auto: bfloat16 on a GPU that has it
@@ -198,6 +198,27 @@ class LMConfig(Config):
             lora_alpha=32.0,
             lora_dropout=0.05,
             prompts="paper",
+        ),
+        smollm2=dict(base="smollm2", project_codes=False, r=16, lora_alpha=32.0),
+        seed_llama_8b=dict(
+            base="lmsys/vicuna-7b-v1.1",
+            dtype="auto",
+            image_tokenizer="seed2",
+            n_codes=8192,
+            project_codes=False,
+            r=16,
+            lora_alpha=32.0,
+            lora_dropout=0.05,
+        ),
+        seed_llama_14b=dict(
+            base="meta-llama/Llama-2-13b-chat-hf",
+            dtype="auto",
+            image_tokenizer="seed2",
+            n_codes=8192,
+            project_codes=False,
+            r=16,
+            lora_alpha=32.0,
+            lora_dropout=0.05,
         ),
     )
 
@@ -475,9 +496,11 @@ SHIPPED = {"emoji-opt": "emoji-opt", "emoji": "opt"}  # in `WEIGHTS`: a SeedLM, 
 
 
 def find(name: str | Path) -> Path | None:
-    "The folder that `name` means: a shipped one, or one on disk; else `None`."
+    "The folder that `name` means: a shipped one, that of `smollm2`, or one on disk; else `None`."
     if name in SHIPPED:
         return WEIGHTS / SHIPPED[name]
+    if name == "smollm2":  # an extra brings it, and chapter 09c converts it
+        return importlib.import_module("seed_nb.real_llms").smollm2_folder()
     return Path(name) if Path(name).is_dir() else None
 
 
