@@ -151,7 +151,9 @@ class Writer:
             else:
                 self.text += piece
 
-    def parts(self, parts: Sequence[TextOrCodes], learn: str = "none", normalize: bool = False) -> None:
+    def parts(
+        self, parts: Sequence[TextOrCodes], learn: str = "none", normalize: bool = False
+    ) -> None:
         "Texts and pictures that somebody made."
         for i, part in enumerate(parts):
             if isinstance(part, str):
