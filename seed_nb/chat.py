@@ -9,6 +9,7 @@ __all__ = ['ReplyRules', 'Memory', 'Event', 'stream_ids', 'events_of', 'form_of'
 # %% ../nbs/09d_chat.ipynb #h003
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,8 @@ class Memory:
         "Forget what is not the beginning of `ids`, or all of it but the last; how many are left."
         n = next((i for i, (a, b) in enumerate(zip(self.ids, ids)) if a != b), len(self.ids))
         n = min(n, len(ids) - 1)
+        if self.cache is not None and self.cache.get_seq_length() != len(self.ids):
+            n, self.ids = 0, []  # reading broke off halfway
         try:
             if n < len(self.ids):
                 self.cache.crop(n - len(self.ids))  # removes so many
@@ -154,18 +157,20 @@ def form_of(lm: MultimodalLM, template: Template | None = None) -> Template:
 
 
 def recent_messages(
-    messages: Sequence[Message], lm: MultimodalLM, template: Template, room: int
+    messages: Sequence[Message], lm: MultimodalLM, template: Template, room: int, least: int = 2
 ) -> tuple[list[Message], list[int]]:
-    "The last of `messages` that leave `room` for a reply, and their ids; `SeedError` if none do."
+    """The last of `messages` that leave `room` for a reply, and their ids.
+
+    The very last message needs no more than `least`; `SeedError` if it leaves less."""
     head = [m for m in messages[:1] if m.role == "system"]
     talk = list(messages[len(head) :])
     while True:
         ids, _ = write_ids(head + talk, lm.vocab, template)
-        if len(ids) + room <= lm.max_positions:
+        if len(ids) + (room if len(talk) > 1 else least) <= lm.max_positions:
             return head + talk, ids
         if len(talk) <= 1:
             raise SeedError(
-                f"the message is too long: {len(ids)} ids, and {room} must follow; the model has "
+                f"the message is too long: {len(ids)} ids, and {least} must follow; the model has "
                 f"{lm.max_positions} positions"
             )
         talk = talk[2:]
@@ -206,7 +211,8 @@ def stream_reply(
     room = checked(max_new_tokens, Positive, "max_new_tokens")
     picture = lm.vocab.n_tokens + 3  # with its marks and the end
     least = picture if force_picture or kind == "pictures" else 2
-    _, ids = recent_messages(given, lm, template, least)
+    wanted = max(least, min(room, lm.max_positions // 2))  # old turns leave room for this much
+    _, ids = recent_messages(given, lm, template, wanted, least)
     end = write_ids([Message("document", ())], lm.vocab, template.replace(begin=""))[0][-1]
     limit = min(len(ids) + max(room, least), lm.max_positions)
     rules = ReplyRules(lm.vocab, len(ids), limit, end, kind, pictures)
@@ -222,12 +228,7 @@ def stream_reply(
             processors.append(RowSampler(uniforms, len(ids) + len(first)))
         memory = Memory() if memory is None else memory
         written = stream_ids(lm, ids + first, memory, processors, end, limit)
-    yield from events_of(_chained(first, written), lm, end, previews)
-
-
-def _chained(first: list[int], rest: Iterator[int]) -> Iterator[int]:
-    yield from first
-    yield from rest
+    yield from events_of(chain(first, written), lm, end, previews)
 
 
 def _search(lm, ids, processors, end, limit, num_beams) -> Iterator[int]:

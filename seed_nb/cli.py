@@ -159,7 +159,8 @@ def _add_lm(parsers):
     n = option(1, "pictures of each prompt", type=number(few))
     warm = option(0.0, "0: always the likeliest codes", type=number(Temperature))
     pull = option(1.0, "classifier-free guidance of the codes; 1 is none", type=number(Guidance))
-    options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull)
+    best = option(1, "of so many samples the one that fits the prompt best", type=number(few))
+    options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull, best_of=best)
     add(parsers, "draw", commands.draw_prompts, prompts, **options)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
     forms = dict(
@@ -250,10 +251,10 @@ def _add_convert(parsers):
     add(parsers, "convert", commands.convert_files, *words, **options)
 
 # %% ../nbs/10a_cli.ipynb #c025
-def emit(text: str) -> int:
+def emit(text: str, end: str = "\n") -> int:
     "Print `text`; returns the exit code."
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # not twice
         if isinstance(e, BrokenPipeError):
@@ -265,9 +266,11 @@ def emit(text: str) -> int:
 def output(result: object, lines: Iterable[str], as_json: bool) -> int:
     """Print `lines` as they come, or `result`, which is complete after them; returns the exit code.
 
-    A result that is `None` was printed by the command itself."""
+    Without a result the lines are all there is, pieces that end where they say."""
     for line in lines:
-        if not as_json and (code := emit(line)):
+        if result is None and (code := emit(line, end="")):
+            return code
+        if result is not None and not as_json and (code := emit(line)):
             return code
     if result is None:
         return 0

@@ -319,6 +319,8 @@ def draw_prompts(args: Namespace) -> Result:
     slugs = [re.sub(r"[^a-z0-9]+", "-", p.lower())[:80].strip("-") for p in prompts]
     paths = targets(args.out, [f"{i:02}-{slug}" for i, slug in enumerate(slugs)])
     how = dict(seed=args.seed, temperature=args.temperature, guidance=args.code_guidance)
+    if args.best_of > 1:
+        how |= dict(best_of=args.best_of, temperature=args.temperature or 1.0)
     pictures = get_lm(args.model).draw(prompts, **how)
     written = write_pictures(pictures, paths)
     return [dict(prompt=p, picture=f) for p, f in zip(prompts, written)], written
@@ -364,9 +366,7 @@ def chat_in_terminal(args: Namespace) -> Result:
     colours = os.environ.get("COLORTERM") in ("truecolor", "24bit") and sys.stdout.isatty()
     if sys.stdin.isatty() and not args.json:
         print(HELP, file=sys.stderr)
-    for piece in Terminal(chat, args.out, colours).talk(typed_lines("> "), args.json):
-        print(piece, end="", flush=True)
-    return None, []
+    return None, Terminal(chat, args.out, colours).talk(typed_lines("> "), args.json)
 
 
 def serve_model(args: Namespace) -> Result:
@@ -374,9 +374,7 @@ def serve_model(args: Namespace) -> Result:
     from seed_nb.serve import Assistant, ChatServer, ServeConfig
 
     given = {k: getattr(args, k) for k in ("host", "port", "queue")}
-    cfg = ServeConfig.from_dict(
-        ServeConfig().to_dict() | {k: v for k, v in given.items() if v is not None}
-    )
+    cfg = ServeConfig(**{k: v for k, v in given.items() if v is not None})
     lm, template = open_dialogue(args)
     with ChatServer(Assistant(lm, template, cfg, str(args.model))) as server:
         print(f"{args.model} is served at {server.url}", file=sys.stderr, flush=True)

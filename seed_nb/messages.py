@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .engine.config import SeedError
+from .engine.text import normalize_text
 from .opt_lora import Template, Vocabulary
 
 # %% ../nbs/09a_messages.ipynb #m006
@@ -98,7 +99,10 @@ def _checked_part(p: Any, where: str) -> dict:
 def _part(p: dict, codes) -> TextOrCodes:
     if "text" in p:
         return p["text"]
-    return tuple(map(int, next(codes) if "image" in p else p["codes"]))
+    try:
+        return tuple(map(int, next(codes) if "image" in p else p["codes"]))
+    except (TypeError, ValueError) as e:
+        raise SeedError(f"codes must be integers, not {p['codes']!r:.60}") from e
 
 
 def check_turns(messages: list[Message]) -> list[Message]:
@@ -158,11 +162,16 @@ class Writer:
         for i, part in enumerate(parts):
             if isinstance(part, str):
                 self.mode(learn != "none")
-                text = self.vocab.wording(part.strip(), "question") if normalize else part
+                text = part
+                if normalize:
+                    text = self.vocab.wording(normalize_text(part), "question")
                 self.text += " " * (i > 0 and isinstance(parts[i - 1], str)) + text
             else:
                 self.mode(learn == "all")
-                self.add(self.vocab.picture(part))
+                self.add(ids := self.vocab.picture(part))
+                if self.vocab.read(ids) is None:
+                    n, last = self.vocab.n_tokens, self.vocab.n_codes - 1
+                    raise SeedError(f"a picture has {n} codes from 0 to {last}, not {part!s:.60}")
 
     def mode(self, learn: bool) -> None:
         "What follows is learned, or not."
@@ -177,7 +186,7 @@ def write_ids(
     """The ids of `messages`, and which of them are learned.
 
     After a last message of the user the reply is to begin. A document is learned but for its
-    first id."""
+    first id. `SeedError` for codes that are no picture."""
     out = Writer(vocab)
     out.fixed(template.begin)
     for i, m in enumerate(messages):

@@ -11,10 +11,11 @@ __all__ = ['Codes', 'Example', 'Seeds', 'Examples', 'AllowedTokens', 'WholePictu
 
 # %% ../nbs/05a_seed_lm.ipynb #n003
 import copy
+import importlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count, groupby
 from pathlib import Path
 from typing import Annotated
@@ -450,6 +451,10 @@ class MultimodalLM(PromptedLM):
         codes = self.draw_codes(prompts, seed, constrained, guidance, best_of, **generate_kwargs)
         codes = list(codes) if constrained else [written["codes"] for written in codes]
         return self.decode(codes, seed, **(decode or {}))
+
+    def chat(self, messages: list, **options) -> Iterator:
+        "The reply to `messages`, piece by piece: `stream_reply` of chapter 09d."
+        return importlib.import_module("seed_nb.chat").stream_reply(self, messages, **options)
 
 # %% ../nbs/05a_seed_lm.ipynb #n038
 def lora_tensors(lm: VisualLM) -> dict[str, torch.Tensor]:

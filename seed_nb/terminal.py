@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from .chat import Conversation, Event
@@ -67,8 +68,6 @@ class Terminal:
 
     def save(self, event: Event) -> str:
         "The file into which the picture of `event` is drawn."
-        import torch
-
         image = self.chat.lm.decode([torch.tensor(event.codes)])[0]
         self.folder.mkdir(parents=True, exist_ok=True)
         while (file := self.folder / f"picture-{self.saved:03}.png").exists():

@@ -922,9 +922,10 @@ class DialogueRows:
     def __init__(self, files: list[str]):
         self.name, self.files, places = str(files[0]), [*map(str, files)], []
         for i, file in enumerate(self.files):
-            at = itertools.accumulate(map(len, _lines(file)), initial=0)
-            lines = zip(at, enumerate(_lines(file), 1))
-            places += [(i, number, start) for start, (number, line) in lines if line.strip()]
+            start = 0
+            for number, line in enumerate(_lines(file), 1):
+                places += [(i, number, start)] if line.strip() else []
+                start += len(line)
         self.places = np.array(places, dtype=np.int64).reshape(-1, 3)
 
     def __len__(self) -> int:
