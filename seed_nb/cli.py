@@ -237,13 +237,15 @@ def _add_training(parsers):
 
 
 def _add_convert(parsers):
-    kinds = dict(choices=["seed2", "seed1", "blip2", "blip2-itm"], help="one of %(choices)s")
+    kinds = dict(choices=["seed2", "seed1", "blip2", "blip2-itm", "seed-llama"], help="one of %(choices)s")
     parts = dict(action="append", default=[], choices=["text", "recon"])
     options = dict(
         out=dict(required=True, help="folder to make"),
         dtype=dict(help="precision (as in the files)", **WEIGHT_DTYPES),
         sd=dict(help="folder of the diffusion model"),
-        words=dict(help="BERT's vocab.txt, or the folder of its tokenizer"),
+        words=dict(help="BERT's vocab.txt, or the folder of its tokenizer; that of seed-llama"),
+        image_tokenizer=option("seed2", "of seed-llama: a folder or a name"),
+        size=option("8b", "of seed-llama, which tells its template", choices=["8b", "14b"]),
         without=parts | dict(help="leave this part out"),
         any_size=dict(action="store_true", help="take other sizes than the published ones"),
     )

@@ -546,6 +546,15 @@ def convert_files(args: Namespace) -> Result:
 
     from seed_nb.convert import convert
 
+    if args.kind == "seed-llama":
+        from seed_nb.engine.config import SeedError
+        from seed_nb.real_llms import convert_seed_llama
+
+        folder, *more = args.files
+        if more:
+            raise SeedError("seed-llama: one folder is converted at a time")
+        made = convert_seed_llama(folder, args.out, args.image_tokenizer, args.words, args.size)
+        return dict(out=str(made)), [str(made)]
     dtype = args.dtype and getattr(torch, args.dtype)
     how = dict(without=args.without, sd=args.sd, any_size=args.any_size)
     found = convert(args.kind, args.files, args.out, dtype, args.words, **how)

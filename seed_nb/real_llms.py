@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from .convert import whole_folder
 from .engine.config import SeedError
 from .engine.files import apply_umask, atomic, load_json, load_tensors, quiet, save_json
 from .opt_lora import LMConfig
@@ -213,18 +214,19 @@ def convert_seed_llama(
     n, (n_codes, code_dim) = len(visual) - 2, eyes.codebook.shape
     if n != n_codes:
         raise SeedError(f"{folder} has {n} visual codes, the image tokenizer {n_codes}")
-    embedding, head = write_text_model(folder, out / "base", visual)
-    text_tokenizer(words, visual).save_pretrained(out / "base")
     how = dict(n_codes=n, code_dim=code_dim, n_tokens=eyes.n_tokens)
     cfg = LMConfig.preset(f"seed_llama_{size}", **how)
-    dtype = str(embedding.dtype).removeprefix("torch.")
-    cfg = cfg.replace(base=str(out / "base"), image_tokenizer=str(image_tokenizer), dtype=dtype)
-    lm = SeedLM.build(cfg, eyes)
-    with torch.no_grad():
-        lm.embedding.residual_embeddings.copy_(embedding[:-2])
-        lm.embedding.boi_eoi_embeddings.copy_(embedding[-2:])
-        lm.head.visual.weight.copy_(head)
-    lm.save_pretrained(out)
+    with whole_folder(out) as made:
+        embedding, head = write_text_model(folder, made / "base", visual)
+        text_tokenizer(words, visual).save_pretrained(made / "base")
+        where = dict(base=str(made / "base"), image_tokenizer=str(image_tokenizer))
+        cfg = cfg.replace(dtype=str(embedding.dtype).removeprefix("torch."), **where)
+        lm = SeedLM.build(cfg, eyes)
+        with torch.no_grad():
+            lm.embedding.residual_embeddings.copy_(embedding[:-2])
+            lm.embedding.boi_eoi_embeddings.copy_(embedding[-2:])
+            lm.head.visual.weight.copy_(head)
+        lm.save_pretrained(made)
     return out
 
 
