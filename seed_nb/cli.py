@@ -237,7 +237,9 @@ def _add_training(parsers):
 
 
 def _add_convert(parsers):
-    kinds = dict(choices=["seed2", "seed1", "blip2", "blip2-itm", "seed-llama"], help="one of %(choices)s")
+    kinds = dict(
+        choices=["seed2", "seed1", "blip2", "blip2-itm", "seed-llama"], help="one of %(choices)s"
+    )
     parts = dict(action="append", default=[], choices=["text", "recon"])
     options = dict(
         out=dict(required=True, help="folder to make"),
