@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ReplyRules', 'Memory', 'Event', 'stream_ids', 'events_of', 'form_of', 'recent_messages', 'stream_reply',
-           'Conversation']
+           'write_replies', 'Conversation']
 
 # %% ../nbs/09d_chat.ipynb #h003
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from .engine.config import Count, Positive, SeedError, checked
+from .engine.packing import left_pad
 from .messages import Message, TextOrCodes, read_messages, read_reply, write_ids
 from .opt_lora import Template, Vocabulary
 from .seed_lm import MultimodalLM, RowSampler, expand_seeds, row_uniforms, sampling_warpers
@@ -244,6 +245,55 @@ def _search(lm, ids, processors, end, limit, num_beams) -> Iterator[int]:
         do_sample=False,
     )
     yield from written[0, len(ids) :].tolist()
+
+# %% ../nbs/09d_chat.ipynb #h024
+def write_replies(
+    lm: MultimodalLM,
+    dialogues: Sequence[Sequence[dict | Message]],
+    template: Template | None = None,
+    kind: Literal["text", "pictures", "both"] = "both",
+    max_pictures: int = 4,
+    max_new_tokens: int = 256,
+    batch_size: int = 16,
+) -> list[tuple[tuple[TextOrCodes, ...], int]]:
+    """The most likely reply to each of `dialogues`: its parts, and how many pictures are broken.
+
+    `SeedError` as in `stream_reply`."""
+    template, out = form_of(lm, template), []
+    end = write_ids([Message("document", ())], lm.vocab, template.replace(begin=""))[0][-1]
+    for at in range(0, len(dialogues), checked(batch_size, Positive, "batch_size")):
+        prompts = [
+            _prompt(lm, d, template, max_new_tokens) for d in dialogues[at : at + batch_size]
+        ]
+        ids, mask = left_pad(prompts, lm.vocab.pad, lm.device)
+        n = ids.shape[1]
+        limit = min(n + max_new_tokens, lm.max_positions)
+        rules = ReplyRules(lm.vocab, n, limit, end, kind, max_pictures)
+        written = lm.generate(
+            ids,
+            attention_mask=mask,
+            logits_processor=LogitsProcessorList([rules]),
+            max_new_tokens=limit - n,
+            eos_token_id=end,
+            do_sample=False,
+        )
+        out += [read_reply(_up_to(row, end), lm.vocab) for row in written[:, n:].tolist()]
+    return out
+
+
+def _prompt(lm, dialogue, template, room) -> list[int]:
+    "The ids of a `dialogue`, as many of its last turns as leave room for a reply."
+    given = list(dialogue)
+    if not all(isinstance(m, Message) for m in given):
+        given = read_messages(given, lm.encode)
+    if not given or given[-1].role != "user":
+        raise SeedError("the last message must be the user's: the reply is to follow")
+    wanted = min(checked(room, Positive, "max_new_tokens"), lm.max_positions // 2)
+    return recent_messages(given, lm, template, wanted)[1]
+
+
+def _up_to(row: list[int], end: int) -> list[int]:
+    return row[: row.index(end) + 1] if end in row else row
 
 # %% ../nbs/09d_chat.ipynb #h020
 class Conversation:

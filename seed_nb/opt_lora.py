@@ -210,7 +210,7 @@ class LMConfig(Config):
             lora_dropout=0.05,
             prompts="paper",
         ),
-        smollm2=dict(base="smollm2", project_codes=False, r=16, lora_alpha=32.0, template="chatml"),
+        smollm2=dict(base="smollm2", project_codes=False, r=10, lora_alpha=20.0, template="chatml"),
         seed_llama_8b=dict(SEED_LLAMA, base="lmsys/vicuna-7b-v1.1", template="vicuna"),
         seed_llama_14b=dict(SEED_LLAMA, base="meta-llama/Llama-2-13b-chat-hf", template="llama2"),
     )
