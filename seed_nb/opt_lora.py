@@ -485,7 +485,8 @@ class VisualLM(nn.Module):
         return total / torch.bincount(document, minlength=len(total)).clamp(min=1)
 
 # %% ../nbs/05_opt_lora.ipynb #n029
-SHIPPED = {"emoji-opt": "emoji-opt", "emoji": "opt"}  # in `WEIGHTS`: a SeedLM, the base under it
+# in `WEIGHTS`: a SeedLM and its base, and one whose base an extra brings (chapter 09g)
+SHIPPED = {"emoji-opt": "emoji-opt", "emoji": "opt", "emoji-smollm2": "emoji-smollm2"}
 
 
 def find(name: str | Path) -> Path | None:

@@ -657,13 +657,15 @@ class SeedLM(MultimodalLM):
         dtype = str(dtype or cfg.dtype).removeprefix("torch.")
         full = {k: full_path(getattr(cfg, k), folder) for k in ("base", "image_tokenizer")}
         cfg = cfg.replace(dtype=dtype, **full)
-        try:
-            with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as e:
-            raise SeedError(f"{folder}: no text tokenizer can be read here") from e
+        base, tokenizer = load_base(cfg)
+        if (folder / "tokenizer_config.json").exists():  # else that of the base
+            try:
+                with quiet():
+                    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            except Exception as e:
+                raise SeedError(f"{folder}: no text tokenizer can be read here") from e
         eyes = image_tokenizer or load_image_tokenizer(cfg.image_tokenizer)
-        lm = cls(cfg, load_base(cfg)[0], tokenizer, eyes)
+        lm = cls(cfg, base, tokenizer, eyes)
         load_adapter(lm, folder)
         return lm.eval().to(device)
 

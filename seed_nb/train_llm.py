@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LLMConfig', 'open_data', 'rows_of', 'encoded', 'encode_pool', 'TaskSource', 'packing_efficiency', 'compiled_blocks',
-           'replaced_forward', 'LMStage', 'forward_backward', 'packing_rates', 'samples_to_show', 'fitting',
-           'save_pictures', 'show_samples', 'init_codes', 'train']
+           'learned_tokens', 'replaced_forward', 'LMStage', 'forward_backward', 'packing_rates', 'samples_to_show',
+           'fitting', 'save_pictures', 'show_samples', 'init_codes', 'train']
 
 # %% ../nbs/06_train_llm.ipynb #c003
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from accelerate import PartialState
@@ -37,7 +37,7 @@ from .engine.files import fingerprint, is_sharded, load_tensors, save_json, save
 from .engine.images import from_pixels, to_pictures
 from .engine.measure import in_turn, tune_glibc_malloc
 from .engine.mixtures import open_source
-from .engine.packing import collate, pack, pop_packed_row
+from .engine.packing import collate, document_starts, pack, pop_packed_row
 from .engine.sources import LoaderConfig, Source
 from .engine.training import TrainConfig, fit, on_main, precision, run_from_command_line
 from .opt_lora import LMConfig
@@ -142,6 +142,7 @@ class LLMConfig(Config):
     # share of drawing examples without their text, for guidance (chapter 05a)
     caption_dropout: Share = 0.0
     compile: bool = False  # the blocks of the language model, by `torch.compile`
+    loss: Literal["examples", "tokens"] = "examples"  # what counts alike in the mean of a batch
     pack_length: Count = 0  # tokens of a packed row; 0: each example has a padded row of its own
     mean_example_tokens: Positive = 56  # so many packed rows hold about `batch_size` examples
 
@@ -329,6 +330,14 @@ def compiled_blocks(base: nn.Module) -> dict[nn.Module, Callable]:
     return {block: torch.compile(block.forward, dynamic=False) for block in blocks}
 
 
+def learned_tokens(batch: dict) -> torch.Tensor:
+    "The number of labelled tokens of each example of a packed `batch`, (n,)."
+    first = document_starts(batch["document_ids"])
+    example = (first.flatten().cumsum(0) - 1).view_as(first)
+    learned = (batch["labels"] != -100) & ~first
+    return torch.bincount(example[learned], minlength=int(first.sum())).float()
+
+
 @contextlib.contextmanager
 def replaced_forward(fast: dict[nn.Module, Callable]) -> Iterator[None]:
     "Inside, the modules `fast` run these functions; generation outside has no fixed shapes."
@@ -346,7 +355,7 @@ class LMStage(nn.Module):
 
     def __init__(self, lm: SeedLM, cfg: LLMConfig):
         super().__init__()
-        left_out = ("train", "lm", "cache", "loader")
+        left_out = ("train", "lm", "cache", "loader", "compile")
         self.lm, self.cfg = lm, cfg
         self.about = {k: v for k, v in cfg.to_dict().items() if k not in left_out}
         params = {name: list(m.parameters()) for name, m in self.named_modules() if name}
@@ -364,6 +373,8 @@ class LMStage(nn.Module):
         sums = [torch.bincount(task, w, len(names)) for w in (loss.detach(), torch.ones_like(loss))]
         sums, counts = gather(torch.stack(sums)[None])[0].sum(0)  # over all processes
         parts = {t: s / n for t, s, n in zip(names, sums, counts) if n}
+        if self.cfg.loss == "tokens":
+            loss = loss * learned_tokens(batch) / learned_tokens(batch).mean()
         return dict(loss=loss.mean(), tokens=(batch["document_ids"] > 0).sum(), **parts)
 
     def sample(self, step: int, out_dir: str | Path) -> None:
