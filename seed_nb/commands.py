@@ -7,8 +7,8 @@ __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', '
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
            'draw_prompts', 'export_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
-           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config', 'train_stage',
-           'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_dialogues', 'set_field', 'stage_config',
+           'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -416,6 +416,24 @@ def eval_llm(args: Namespace) -> Result:
     with results_folder(args.out) as out:
         result = llm_report(cfg, out, args.n_proc)
     return result, result_lines(result)
+
+
+def eval_dialogues(args: Namespace) -> Result:
+    "Measure an assistant on held-out dialogues about scenes: answers, drawings, edits, stories."
+    from seed_nb.emoji.dialogue_scores import (
+        SCORED,
+        evaluate_dialogues,
+        evaluate_questions,
+        score_table,
+    )
+
+    lm, template = open_dialogue(args)
+    kinds = args.kinds.split(",") if args.kinds else SCORED
+    how = dict(n=args.n, batch_size=args.batch_size, template=template)
+    found = dict(dialogues=evaluate_dialogues(lm, kinds, baselines=not args.no_baselines, **how))
+    if not args.kinds:
+        found["questions"] = evaluate_questions(lm, **how)
+    return found, [score_table(scores) for scores in found.values()]
 
 # %% ../nbs/10_commands.ipynb #c015
 STAGES = {
