@@ -163,6 +163,10 @@ def _add_lm(parsers):
     options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull, best_of=best)
     add(parsers, "draw", commands.draw_prompts, prompts, **options)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
+    adapter = "model", dict(help="a folder with an adapter, a hub id, or a shipped model")
+    half = dict(action="store_true", help="write float16, not float32")
+    folder = dict(required=True, help="folder to make")
+    add(parsers, "merge", commands.merge_lm, adapter, out=folder, half=half)
     forms = dict(
         choices=["vicuna", "llama2", "chatml", "emoji"], help="of dialogues (the model's own)"
     )

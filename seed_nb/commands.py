@@ -6,7 +6,7 @@
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
-           'draw_prompts', 'export_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
+           'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
            'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config', 'train_stage',
            'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
@@ -331,6 +331,17 @@ def export_lm(args: Namespace) -> Result:
     from seed_nb.eval_llm import get_lm
 
     get_lm(args.model).export(args.out)
+    return dict(out=args.out), [args.out]
+
+
+def merge_lm(args: Namespace) -> Result:
+    """Merge the adapter of a language model into it; what is written can be trained further.
+
+    It is a folder for --model, without LoRA."""
+    from seed_nb.seed_lm import SeedLM
+
+    out = make_folder(args.out)
+    SeedLM.from_pretrained(args.model, dtype="float32").merge().save_pretrained(out, args.half)
     return dict(out=args.out), [args.out]
 
 # %% ../nbs/10_commands.ipynb #cht00002
