@@ -189,6 +189,8 @@ def _add_measuring(parsers):
         action="store_const", const=True, help="ask in the words of the paper's evaluation"
     )
     add(what, "llm", commands.eval_llm, **options, **LM, published=published)
+    base = option("", "the model before training, if no adapter can be switched off")
+    add(what, "text", commands.eval_text, **LM, base=base)
     groups = "some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"
     options = dict(
         size=option("emoji", "emoji, toy or paper"),

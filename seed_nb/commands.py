@@ -7,8 +7,8 @@ __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', '
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
            'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
-           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'set_field', 'stage_config', 'train_stage',
-           'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_text', 'set_field', 'stage_config',
+           'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -427,6 +427,17 @@ def eval_llm(args: Namespace) -> Result:
     with results_folder(args.out) as out:
         result = llm_report(cfg, out, args.n_proc)
     return result, result_lines(result)
+
+
+def eval_text(args: Namespace) -> Result:
+    """Measure what a language model still knows: English texts and facts, before and after training.
+
+    Before is the model without its adapter, or the one that --base names."""
+    from seed_nb.eval_llm import get_lm
+    from seed_nb.text_check import check_text, text_lines
+
+    found = check_text(get_lm(args.model), args.base)
+    return found, text_lines(found)
 
 # %% ../nbs/10_commands.ipynb #c015
 STAGES = {
