@@ -165,6 +165,10 @@ def _add_lm(parsers):
     options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull, best_of=best)
     add(parsers, "draw", commands.draw_prompts, prompts, **options)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
+    adapter = "model", dict(help="a folder with an adapter, a hub id, or a shipped model")
+    half = dict(action="store_true", help="write float16, not float32")
+    folder = dict(required=True, help="folder to make")
+    add(parsers, "merge", commands.merge_lm, adapter, out=folder, half=half)
     folder = option("pictures", "folder for the pictures of the model")
     most = option(256, "ids of a reply", type=number(Positive))
     system = option("", "what the system says first")
@@ -195,6 +199,8 @@ def _add_measuring(parsers):
         template=FORMS,
     )
     add(what, "dialogues", commands.eval_dialogues, **CHAT_LM, **options)
+    base = option("", "the model before training, if no adapter can be switched off")
+    add(what, "text", commands.eval_text, **LM, base=base)
     groups = "some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"
     options = dict(
         size=option("emoji", "emoji, toy or paper"),

@@ -6,9 +6,9 @@
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
            'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
-           'draw_prompts', 'export_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
-           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_dialogues', 'set_field', 'stage_config',
-           'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
+           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_dialogues', 'eval_text', 'set_field',
+           'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -333,6 +333,17 @@ def export_lm(args: Namespace) -> Result:
     get_lm(args.model).export(args.out)
     return dict(out=args.out), [args.out]
 
+
+def merge_lm(args: Namespace) -> Result:
+    """Merge the adapter of a language model into it; what is written can be trained further.
+
+    It is a folder for --model, without LoRA."""
+    from seed_nb.seed_lm import SeedLM
+
+    out = make_folder(args.out)
+    SeedLM.from_pretrained(args.model, dtype="float32").merge().save_pretrained(out, args.half)
+    return dict(out=args.out), [args.out]
+
 # %% ../nbs/10_commands.ipynb #cht00002
 def open_dialogue(args: Namespace) -> tuple:
     "The language model that `--model` names, and the form of its dialogues."
@@ -434,6 +445,17 @@ def eval_dialogues(args: Namespace) -> Result:
     if not args.kinds:
         found["questions"] = evaluate_questions(lm, **how)
     return found, [score_table(scores) for scores in found.values()]
+
+
+def eval_text(args: Namespace) -> Result:
+    """Measure what a language model still knows: English texts and facts, before and after training.
+
+    Before is the model without its adapter, or the one that --base names."""
+    from seed_nb.eval_llm import get_lm
+    from seed_nb.text_check import check_text, text_lines
+
+    found = check_text(get_lm(args.model), args.base)
+    return found, text_lines(found)
 
 # %% ../nbs/10_commands.ipynb #c015
 STAGES = {

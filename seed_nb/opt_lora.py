@@ -195,6 +195,7 @@ class LMConfig(Config):
     )
     prompts: Prompts = field(default_factory=Prompts)
     template: Template | None = None  # the form of its dialogues, if it learns any (chapter 09a)
+    tune: Literal["lora", "full"] = "lora"  # full: all weights but the input embedding
     presets: ClassVar[dict] = dict(
         emoji={},
         toy=dict(base="toy", image_tokenizer="mosaic", n_codes=64, code_dim=3, r=16),
@@ -421,7 +422,7 @@ def init_visual_(embedding: VisualEmbedding, head: VisualHead) -> None:
 
 # %% ../nbs/05_opt_lora.ipynb #c017
 class VisualLM(nn.Module):
-    "A frozen causal LM of `transformers` with LoRA, whose input embedding and head know codes."
+    "A causal LM of `transformers`, frozen with LoRA or not, whose embedding and head know codes."
 
     def __init__(self, cfg: LMConfig, base: nn.Module, codebook: torch.Tensor | None = None):
         super().__init__()
@@ -430,10 +431,22 @@ class VisualLM(nn.Module):
             wanted = f"n_codes={cfg.n_codes} and code_dim={cfg.code_dim}"
             raise SeedError(f"the codebook is {[*codebook.shape]}, where LMConfig says {wanted}")
         self.cfg, self.base_dtype, self.base_sketch = cfg, base.dtype, weights_sketch(base)
-        self.base, text = add_lora(base, cfg), base.get_input_embeddings()
+        self.base, text = base, base.get_input_embeddings()
+        if cfg.tune == "lora":
+            add_lora(base, cfg)
         self.register_buffer("base_fingerprint", text.weight.detach().float().mean(0))
         self._replace_ends(text, codebook.detach().float().clone())
         init_visual_(self.embedding, self.head)
+        if cfg.tune == "full":
+            self.train_all_but_embedding()
+
+    def train_all_but_embedding(self) -> None:
+        "Every weight is to be trained but those of the input embedding; a tied head gets its own."
+        for p in self.base.parameters():
+            p.requires_grad_(p.is_floating_point())  # quantized ones cannot be
+        if (head := self.head.text).weight is self.embedding.text.weight:
+            head.weight = nn.Parameter(head.weight.detach().clone())
+        self.embedding.requires_grad_(False)
 
     def _replace_ends(self, text, codebook):
         cfg, base = self.cfg, self.base

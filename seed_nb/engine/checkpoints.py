@@ -395,12 +395,14 @@ def _advice(folder: Path) -> Iterator[None]:
 def gather_trained(stage: nn.Module) -> None:
     """Put each sharded trained parameter together, one at a time, in the main process's memory.
 
-    All processes call. Afterwards the main process can save `stage`, and none can run it."""
+    Frozen ones too if `stage.gather_frozen` is set. All processes call. Afterwards the main process
+    can save `stage`, and none can run it."""
+    every = getattr(stage, "gather_frozen", False)
     main, whole = not distributed.is_initialized() or distributed.get_rank() == 0, {}
     for module in stage.modules():
         for name, p in module.named_parameters(recurse=False):
-            if isinstance(p, DTensor) and p.requires_grad and p not in whole:
+            if isinstance(p, DTensor) and (every or p.requires_grad) and p not in whole:
                 full = p.full_tensor().cpu()
-                whole[p] = nn.Parameter(full) if main else p
+                whole[p] = nn.Parameter(full, p.requires_grad) if main else p
             if p in whole:
                 module._parameters[name] = whole[p]
