@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWS', 'OUT', 'SEED', 'STEPS', 'SCENES', 'WEIGHT_DTYPES', 'MODELS', 'NAMES', 'TOKENIZER', 'LM', 'CHAT_LM', 'FORMS',
-           'RESAMPLING', 'FILES', 'SKIP_BAD', 'MEMORY', 'DRAWING', 'COUNT', 'PROCESSES', 'FIELD', 'SETS_ON_DISK',
-           'DATA', 'number', 'add', 'several', 'option', 'parser', 'emit', 'output', 'complain', 'main']
+           'RESAMPLING', 'FILES', 'SKIP_BAD', 'MEMORY', 'LM_MEMORY', 'DRAWING', 'COUNT', 'PROCESSES', 'FIELD',
+           'SETS_ON_DISK', 'DATA', 'number', 'add', 'several', 'option', 'parser', 'emit', 'output', 'complain', 'main']
 
 # %% ../nbs/10a_cli.ipynb #n002
 import argparse
@@ -112,6 +112,10 @@ MEMORY = dict(
     slice=dict(action="store_true", help="turn latents into pictures one by one"),
     sd=dict(help="folder of the diffusion model, in place of the tokenizer's own"),
 )
+LM_MEMORY = dict(
+    load_in=dict(choices=["8bit", "4bit"], help="quantize the language model (bitsandbytes)"),
+    offload=dict(action="store_true", help="encoder and decoder on the device only while used"),
+)
 DRAWING = dict(
     steps=dict(type=number(DiffusionSteps), help="of the diffusion (the model's own)"),
     guidance=dict(type=number(Guidance), help="guidance scale (the model's own)"),
@@ -148,12 +152,13 @@ def _add_tokenizer(parsers):
     add(parsers, "tokenize", commands.tokenize_files, FILES, **reading, **loading)
     codes = dict(help="what tokenize --json printed, or lists of codes; - is standard input")
     drawing = OUT | SEED | DRAWING | loading
-    add(parsers, "decode", commands.decode_file, ("codes", codes), **drawing)
+    away = dict(help="codes of one picture, or of as many, that guidance leads away from")
+    add(parsers, "decode", commands.decode_file, ("codes", codes), **drawing, negative=away)
     add(parsers, "reconstruct", commands.reconstruct_files, FILES, **reading, **drawing)
 
 
 def _add_lm(parsers):
-    prompts, reading = ("prompts", several("prompt")), RESAMPLING | SKIP_BAD | LM
+    prompts, reading = ("prompts", several("prompt")), RESAMPLING | SKIP_BAD | LM | LM_MEMORY
     add(parsers, "caption", commands.caption_files, FILES, **reading)
     question = dict(required=True, action="append", help="may be given several times")
     add(parsers, "ask", commands.ask_files, FILES, question=question, **reading)
@@ -163,7 +168,7 @@ def _add_lm(parsers):
     pull = option(1.0, "classifier-free guidance of the codes; 1 is none", type=number(Guidance))
     best = option(1, "of so many samples the one that fits the prompt best", type=number(few))
     options = OUT | SEED | LM | dict(n=n, temperature=warm, code_guidance=pull, best_of=best)
-    add(parsers, "draw", commands.draw_prompts, prompts, **options)
+    add(parsers, "draw", commands.draw_prompts, prompts, **options, **LM_MEMORY)
     add(parsers, "export", commands.export_lm, **LM, out=dict(required=True, help="folder to make"))
     adapter = "model", dict(help="a folder with an adapter, a hub id, or a shipped model")
     half = dict(action="store_true", help="write float16, not float32")
@@ -173,10 +178,10 @@ def _add_lm(parsers):
     most = option(256, "ids of a reply", type=number(Positive))
     system = option("", "what the system says first")
     options = SEED | CHAT_LM | dict(template=FORMS, out=folder, temperature=warm, system=system)
-    add(parsers, "chat", commands.chat_in_terminal, **options, max_new_tokens=most)
+    add(parsers, "chat", commands.chat_in_terminal, **options, **LM_MEMORY, max_new_tokens=most)
     network = dict(host=dict(help="address (127.0.0.1)"), port=dict(type=int, help="port (8000)"))
     waiting = dict(type=number(Count), help="requests that may wait (4)")
-    options = CHAT_LM | network | dict(template=FORMS, queue=waiting)
+    options = CHAT_LM | LM_MEMORY | network | dict(template=FORMS, queue=waiting)
     add(parsers, "serve", commands.serve_model, **options)
 
 # %% ../nbs/10a_cli.ipynb #n005

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
-           'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'caption_files', 'ask_files',
+           'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'open_lm', 'caption_files', 'ask_files',
            'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
            'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_dialogues', 'eval_text', 'set_field',
            'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
@@ -235,8 +235,9 @@ def tokenize_files(args: Namespace) -> Result:
     return found, lines()
 
 
-def _decode_to(paths: Sequence[Path], tok, codes, args: Namespace) -> Result:
-    pictures = tok.decode(codes, seed=args.seed, steps=args.steps, guidance_scale=args.guidance)
+def _decode_to(paths: Sequence[Path], tok, codes, args: Namespace, away=None) -> Result:
+    how = dict(seed=args.seed, steps=args.steps, guidance_scale=args.guidance, negative=away)
+    pictures = tok.decode(codes, **how)
     written = write_pictures(pictures, paths)
     return dict(pictures=written), written
 
@@ -246,8 +247,11 @@ def decode_file(args: Namespace) -> Result:
     import torch
 
     tok = open_tokenizer(args)
-    names, codes = read_codes(args.codes, tok.cfg.qformer.n_queries, tok.n_codes)
-    return _decode_to(targets(args.out, names, [args.codes]), tok, torch.tensor(codes), args)
+    size = tok.cfg.qformer.n_queries, tok.n_codes
+    names, codes = read_codes(args.codes, *size)
+    away = torch.tensor(read_codes(args.negative, *size)[1]) if args.negative else None
+    paths = targets(args.out, names, [args.codes])
+    return _decode_to(paths, tok, torch.tensor(codes), args, away)
 
 
 def reconstruct_files(args: Namespace) -> Result:
@@ -272,12 +276,17 @@ def reconstruct_files(args: Namespace) -> Result:
     return found, lines()
 
 # %% ../nbs/10_commands.ipynb #n009
-def caption_files(args: Namespace) -> Result:
-    "Say what each picture shows."
+def open_lm(args: Namespace) -> Any:
+    "The `SeedLM` that `--model` names, in as little memory as the options say."
     from seed_nb.eval_llm import get_lm
 
+    return get_lm(args.model, load_in=args.load_in, offload=args.offload)
+
+
+def caption_files(args: Namespace) -> Result:
+    "Say what each picture shows."
     files, rows = usable_pictures(args), []
-    lm = get_lm(args.model)
+    lm = open_lm(args)
 
     def lines():
         for part, codes, unlike in encode_chunks(lm, files, args.resample):
@@ -291,12 +300,11 @@ def caption_files(args: Namespace) -> Result:
 
 def ask_files(args: Namespace) -> Result:
     "Answer each question about each picture."
-    from seed_nb.eval_llm import get_lm
     from seed_nb.seed_lm import clean_texts
 
     questions, rows = clean_texts(args.question, "question"), []
     files, n = usable_pictures(args), len(questions)
-    lm, shown = get_lm(args.model), ["file", "question", "answer"] if n > 1 else ["file", "answer"]
+    lm, shown = open_lm(args), ["file", "question", "answer"] if n > 1 else ["file", "answer"]
 
     def lines():
         for part, codes, unlike in encode_chunks(lm, files, args.resample):
@@ -312,7 +320,6 @@ def ask_files(args: Namespace) -> Result:
 
 def draw_prompts(args: Namespace) -> Result:
     "Draw pictures of the prompts."
-    from seed_nb.eval_llm import get_lm
     from seed_nb.seed_lm import clean_texts
 
     prompts = [p for p in clean_texts(args.prompts, "prompt") for _ in range(args.n)]
@@ -321,7 +328,7 @@ def draw_prompts(args: Namespace) -> Result:
     how = dict(seed=args.seed, temperature=args.temperature, guidance=args.code_guidance)
     if args.best_of > 1:
         how |= dict(best_of=args.best_of, temperature=args.temperature or 1.0)
-    pictures = get_lm(args.model).draw(prompts, **how)
+    pictures = open_lm(args).draw(prompts, **how)
     written = write_pictures(pictures, paths)
     return [dict(prompt=p, picture=f) for p, f in zip(prompts, written)], written
 
@@ -347,10 +354,9 @@ def merge_lm(args: Namespace) -> Result:
 # %% ../nbs/10_commands.ipynb #cht00002
 def open_dialogue(args: Namespace) -> tuple:
     "The language model that `--model` names, and the form of its dialogues."
-    from seed_nb.eval_llm import get_lm
     from seed_nb.opt_lora import Template
 
-    lm = get_lm(args.model)
+    lm = open_lm(args)
     return lm, Template.preset(args.template) if args.template else lm.cfg.template
 
 

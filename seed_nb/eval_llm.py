@@ -80,15 +80,18 @@ class LMEval(Config):
         return self.split if self.data == "scenes" else re.sub(r"\W+", "_", self.data).strip("_")
 
 # %% ../nbs/08_eval_llm.ipynb #c006
-def get_lm(name: str, published: bool = False) -> SeedLM:
+def get_lm(
+    name: str, published: bool = False, load_in: str | None = None, offload: bool = False
+) -> SeedLM:
     """The model called `name`, on a GPU if there is one; `toy` always has the same random weights.
 
     `published`: with the prompts of the paper's evaluation, "a photo of" and "Question: {} Short
-    answer."."""
+    answer.". `load_in` and `offload` save memory, as in `SeedLM.from_pretrained`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         toy = name == "toy"
-        lm = SeedLM.build(LMConfig.preset("toy")) if toy else SeedLM.from_pretrained(name)
+        how = dict(load_in=load_in, offload=offload)
+        lm = SeedLM.build(LMConfig.preset("toy")) if toy else SeedLM.from_pretrained(name, **how)
     if published:
         lm.set_prompts(PUBLISHED)
     return lm.eval().to("cuda" if torch.cuda.is_available() else "cpu")

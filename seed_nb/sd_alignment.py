@@ -108,6 +108,7 @@ class ImageDecoder:
     a cache calls its encoder."""
 
     reads = encodes = ""
+    guided = "encoder_hidden_states"  # how the UNet calls what it is told of the picture
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
@@ -174,12 +175,17 @@ class ImageDecoder:
         width: int | None = None,
         batch_size: int = 64,
         start: int = 0,
+        negative: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predictions `(b, n_out, out_width)` -> pictures `(b, 3, h, w)` in [0, 1].
 
         `batch_size` are drawn at a time; picture `i` starts from the noise of `seed + start +
-        i`. `SeedError` for an option that is out of its range."""
+        i`. `negative`: predictions, b or one, from which guidance leads away. `SeedError` for an
+        option that is out of its range."""
         self.check_shape(embeddings.shape[1:])
+        if negative is not None:
+            self._check_negative(negative, len(embeddings), guidance_scale)
+            negative = negative.expand(len(embeddings), -1, -1)
         how = self.check_options(steps, guidance_scale, height, width)
         batch_size = checked(batch_size, Positive, "batch_size")
         seeds = picture_seeds(seed, len(embeddings), start)
@@ -188,12 +194,42 @@ class ImageDecoder:
             part = embeddings[i : i + batch_size].to(unet.device, unet.dtype)
             noise = [torch.Generator().manual_seed(s) for s in seeds[i : i + len(part)]]
             try:
-                with self._one_precision():
+                away = None if negative is None else negative[i : i + len(part)].to(part)
+                with self._one_precision(), self._away_from(away):
                     drawn = self.pipe(**self.condition(part), generator=noise, **how).images
             except ValueError as e:  # a scheduler may want fewer steps
                 raise SeedError(f"cannot draw so: {' '.join(str(e).split()):.200}") from e
             out.append(drawn.float().cpu())
         return torch.cat(out).clamp(0, 1)
+
+    def _check_negative(self, negative, n, guidance_scale):
+        self.check_shape(negative.shape[1:])
+        if len(negative) not in (1, n):
+            raise SeedError(f"{len(negative)} negative pictures for {n}: give one, or as many")
+        if guidance_scale <= 1:
+            raise SeedError("negative codes need a guidance_scale above 1, which leads away")
+
+    @contextlib.contextmanager
+    def _away_from(self, negative: torch.Tensor | None) -> Iterator[None]:
+        "Inside, the half of a guided batch that the UNet is told nothing of shows `negative`."
+        if negative is None:
+            yield
+            return
+        told = self.as_told(negative)
+
+        def exchange(unet, args, kwargs):
+            given = kwargs[self.guided]
+            return args, kwargs | {self.guided: torch.cat([told.to(given), given[len(told) :]])}
+
+        hook = self.pipe.unet.register_forward_pre_hook(exchange, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def as_told(self, embeddings: torch.Tensor) -> torch.Tensor:
+        "What the UNet is told of predictions `(b, n_out, out_width)`."
+        return embeddings
 
     def check_options(
         self, steps: int, guidance_scale: float, height: int | None = None, width: int | None = None
@@ -244,7 +280,7 @@ class TextDecoder(ImageDecoder):
 class UnCLIPDecoder(ImageDecoder):
     "SEED-2: the target is the CLIP embedding of the picture; an unCLIP draws from it."
 
-    reads, encodes = "pixels", "image"
+    reads, encodes, guided = "pixels", "image", "class_labels"
 
     @property
     def encoder(self) -> nn.Module:
@@ -266,6 +302,10 @@ class UnCLIPDecoder(ImageDecoder):
 
     def condition(self, embeddings: torch.Tensor) -> dict:
         return dict(prompt=[""] * len(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
+
+    def as_told(self, embeddings: torch.Tensor) -> torch.Tensor:
+        nothing = torch.zeros_like(embeddings[:, 0])
+        return self.pipe.noise_image_embeddings(embeddings[:, 0], noise_level=0, noise=nothing)
 
 
 DECODERS = dict(StableDiffusionPipeline=TextDecoder, StableUnCLIPImg2ImgPipeline=UnCLIPDecoder)

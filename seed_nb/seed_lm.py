@@ -487,9 +487,11 @@ def upgrade_tensors(tensors: dict) -> tuple[dict, dict]:
     return lora, visual
 
 # %% ../nbs/05a_seed_lm.ipynb #n040
-def load_image_tokenizer(name: str) -> SeedTokenizer | ToyTokenizer:
-    "The image tokenizer called `name`."
-    return ToyTokenizer() if name == "mosaic" else SeedTokenizer.from_pretrained(name)
+def load_image_tokenizer(name: str, offload: bool = False) -> SeedTokenizer | ToyTokenizer:
+    "The image tokenizer called `name`; `offload`: its parts are on the device only while used."
+    if name == "mosaic":
+        return ToyTokenizer()
+    return SeedTokenizer.from_pretrained(name, offload=offload and "all")
 
 
 def relative_path(name: str, folder: str | Path) -> str:
@@ -676,19 +678,23 @@ class SeedLM(MultimodalLM):
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         revision: str | None = None,
+        load_in: str | None = None,
+        offload: bool = False,
         **hub,
     ) -> "SeedLM":
         """The shipped `emoji-opt`, the model in a folder, or the one that the hub calls `name`.
 
-        `image_tokenizer`: one that is loaded already; `dtype`: of the frozen weights; `hub`:
-        `token`, `cache_dir`, `local_files_only`. `SeedError` says what is missing or wrong."""
+        `image_tokenizer`: one that is loaded already; `dtype`: of the frozen weights; `load_in`:
+        these in `8bit` or `4bit`; `offload`: encoder and decoder of pictures are on the device only
+        while they are used; `hub`: `token`, `cache_dir`, `local_files_only`. `SeedError` says what
+        is missing or wrong."""
         device = check_device(device or "cpu")
         if (folder := find(name)) is None:
             folder = hub_folder(name, revision, **hub)
         cfg = read_config(folder / "seed_lm.json")
         dtype = str(dtype or cfg.dtype).removeprefix("torch.")
         full = {k: full_path(getattr(cfg, k), folder) for k in ("base", "image_tokenizer")}
-        cfg = cfg.replace(dtype=dtype, **full)
+        cfg = cfg.replace(dtype=dtype, load_in=cfg.load_in if load_in is None else load_in, **full)
         base, tokenizer = load_base(cfg)
         if (folder / "tokenizer_config.json").exists():  # else that of the base
             try:
@@ -696,7 +702,7 @@ class SeedLM(MultimodalLM):
                     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             except Exception as e:
                 raise SeedError(f"{folder}: no text tokenizer can be read here") from e
-        eyes = image_tokenizer or load_image_tokenizer(cfg.image_tokenizer)
+        eyes = image_tokenizer or load_image_tokenizer(cfg.image_tokenizer, offload)
         lm = cls(cfg, base, tokenizer, eyes)
         load_adapter(lm, folder)
         return lm.eval().to(device)

@@ -219,7 +219,7 @@ class SeedTokenizer(PreTrainedModel):
         model: SeedModel | None = None,
         vit: nn.Module | None = None,
         pipe: Any = None,
-        offload: bool = False,
+        offload: bool | Literal["all"] = False,
         slices: bool = False,
     ):
         if isinstance(config, TokenizerConfig):
@@ -238,7 +238,7 @@ class SeedTokenizer(PreTrainedModel):
         if self.vit is None and self.model.qformer.query_tokens.device.type != "meta":
             self.set_encoder(self.cfg.vit)
         self._decoder, self._hub = None if pipe is None else as_decoder(pipe), {}
-        self._drawn_in = self.dtype
+        self._drawn_in, self._sees = self.dtype, False
 
     def _init_weights(self, module: nn.Module) -> None:
         "Only what is not saved: `transformers` makes a model without memory before it loads it."
@@ -305,13 +305,41 @@ class SeedTokenizer(PreTrainedModel):
         try:
             yield decoder
         finally:
-            decoder.to("cpu"), torch.cuda.empty_cache(), self.vit.to(device)
+            decoder.to("cpu"), torch.cuda.empty_cache()
+            if self.offload != "all":
+                self.vit.to(device)
+
+    @contextlib.contextmanager
+    def seeing(self) -> Iterator[nn.Module]:
+        "The encoder, ready to see; with `offload` all it is on the device only meanwhile."
+        if self.offload != "all" or self._sees:
+            yield self.vit
+            return
+        self._sees = True
+        self.vit.to(self.device)
+        try:
+            yield self.vit
+        finally:
+            self._sees = False
+            self.vit.to("cpu"), torch.cuda.empty_cache()
+
+    @property
+    def device(self) -> torch.device:
+        "Where codes are computed; encoder and decoder may rest elsewhere (`offload`)."
+        return self.model.qformer.query_tokens.device
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        if self.offload == "all" and self.vit is not None:
+            self.vit.to("cpu")
+        return self
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
         """Causal embeddings `(b, 32, d)` of pixels `(b, 3, h, w)` that an image processor has
         prepared."""
-        features = vit_features(self.vit, pixel_values.to(self.device))
+        with self.seeing() as vit:
+            features = vit_features(vit, pixel_values.to(self.device))
         return BaseModelOutput(last_hidden_state=self.model.qformer.embed(features))
 
     @torch.no_grad()
@@ -325,7 +353,8 @@ class SeedTokenizer(PreTrainedModel):
         is how they come to the size of the encoder, by default its own."""
         batch_size = checked(batch_size, Positive, "batch_size")
         parts = self.vit.preprocess(images, resample).split(batch_size)
-        return torch.cat([self(part).last_hidden_state for part in parts])
+        with self.seeing():
+            return torch.cat([self(part).last_hidden_state for part in parts])
 
     @torch.no_grad()
     def encode(
@@ -402,14 +431,15 @@ class SeedTokenizer(PreTrainedModel):
         height: int | None = None,
         width: int | None = None,
         batch_size: int = 64,
+        negative: torch.Tensor | None = None,
     ) -> list[Image.Image]:
         """Codes `(b, 32)` -> b PIL images; picture `i` has noise of its own from `seed + i`.
 
         `(b, k)` are the first k codes: what a picture looks like while its codes arrive. Steps and
-        guidance are those of `cfg.draw` if none are given."""
-        return to_pictures(
-            self.decode_tensor(codes, seed, steps, guidance_scale, height, width, batch_size)
-        )
+        guidance are those of `cfg.draw` if none are given. `negative`: codes of one picture, or of
+        b, from which guidance leads away."""
+        how = (seed, steps, guidance_scale, height, width, batch_size, negative)
+        return to_pictures(self.decode_tensor(codes, *how))
 
     def decode_tensor(
         self,
@@ -420,14 +450,16 @@ class SeedTokenizer(PreTrainedModel):
         height: int | None = None,
         width: int | None = None,
         batch_size: int = 64,
+        negative: torch.Tensor | None = None,
     ) -> torch.Tensor:
         "As `decode`, but `(b, 3, h, w)` in [0, 1]."
         steps = self.cfg.draw.steps if steps is None else steps
         guidance_scale = self.cfg.draw.guidance_scale if guidance_scale is None else guidance_scale
         embeddings = self.generation_embeddings(codes)
+        away = None if negative is None else self.generation_embeddings(torch.atleast_2d(negative))
         with self.drawing() as decoder:
             how = (seed, steps, guidance_scale, height, width, batch_size)
-            return decoder.draw(embeddings, *how)
+            return decoder.draw(embeddings, *how, negative=away)
 
     def _needs(self, *parts):
         for part in parts:
@@ -464,7 +496,8 @@ class SeedTokenizer(PreTrainedModel):
 
         `toy` and `toy_seed2` have random weights, always the same. `dtype` (float32 if not given),
         `revision`, `token`, `cache_dir` and `local_files_only` are as everywhere in `transformers`;
-        `offload` and `slices` save memory; `vit` and `pipe` may be loaded already; and
+        `offload` (true: encoder and decoder take turns; `all`: each is on the device only while
+        it is used) and `slices` save memory; `vit` and `pipe` may be loaded already; and
         every field of `TokenizerConfig`, such as `sd`, can be set.
         `SeedError` if anything does not fit."""
         return load_tokenizer(cls, name, device, **kw)
@@ -544,7 +577,7 @@ def load_tokenizer(
     config: SeedTokenizerConfig | None = None,
     vit: str | nn.Module | None = None,
     pipe: Any = None,
-    offload: bool = False,
+    offload: bool | Literal["all"] = False,
     slices: bool = False,
     revision: str | None = None,
     **kw,
