@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -75,8 +76,9 @@ class LLMConfig(Config):
         emoji=dict(
             pack_length=256,
             warm_steps=50,
+            compile=True,
             tasks=dict(caption=0.2, question=0.15, draw=0.65),
-            train=dict(steps=1600, batch_size=16, lr=2e-3, warmup=100),
+            train=dict(steps=2300, batch_size=16, lr=2e-3, warmup=100),
         ),
         emoji_long=dict(
             pack_length=256,
@@ -367,7 +369,12 @@ def packing_efficiency(batch: dict) -> float:
 
 # %% ../nbs/06_train_llm.ipynb #c021
 def compiled_blocks(base: nn.Module) -> dict[nn.Module, Callable]:
-    "The blocks of the language model `base`, each with its `forward` made by `torch.compile`."
+    """The blocks of the language model `base`, each with its `forward` made by `torch.compile`.
+
+    None, and a warning, without the C++ compiler that this needs on a CPU."""
+    if not (torch.cuda.is_available() or any(map(shutil.which, ("g++", "clang++", "c++", "cl")))):
+        warnings.warn("there is no C++ compiler here: the run is not compiled", stacklevel=2)
+        return {}
     kinds = base._no_split_modules or ()
     blocks = [m for m in base.modules() if type(m).__name__ in kinds]
     return {block: torch.compile(block.forward, dynamic=False) for block in blocks}
