@@ -48,9 +48,9 @@ def number(kind: Any) -> Callable[[str], float]:
     return read
 
 
-KNOWS = """The shipped models, emoji, emoji-opt and emoji-smollm2, know scenes of one to four OpenMoji
-drawings on a plain background, and nothing else: no photographs. What they make of other pictures,
-or prompts, means nothing. Train your own with seed-nb train, or convert published weights."""
+KNOWS = """The shipped models, emoji, emoji-opt and emoji-smollm2, know scenes of one to
+four OpenMoji drawings on a plain background, and nothing else: no photographs. What they make of
+other pictures, or prompts, means nothing. Train your own with seed-nb train, or convert published weights."""
 
 
 def add(
