@@ -447,7 +447,7 @@ def eval_llm(args: Namespace) -> Result:
 
 
 def eval_text(args: Namespace) -> Result:
-    """Measure what a language model still knows: English texts and facts, before and after training.
+    """Measure what a language model still knows of texts and facts, before and after training.
 
     Before is the model without its adapter, or the one that --base names."""
     from seed_nb.eval_llm import get_lm

@@ -90,14 +90,17 @@ def encode_dialogues(
     wrong."""
     samples = iter(samples)
     while some := list(islice(samples, chunk)):
-        seen = []
-        note = lambda pictures: seen.extend(pictures) or torch.zeros(len(pictures), 0)
-        for sample in some:
-            _read(sample, note)
-        codes = iter(encode(seen)) if seen else iter(())
-        take = lambda pictures: torch.stack([next(codes) for _ in pictures])
-        for sample in some:
-            yield dict(messages=_read(sample, take), source=sample.get("source") or "")
+        yield from _encode_some(some, encode)
+
+
+def _encode_some(samples: list[dict], encode: Callable) -> Iterator[dict]:
+    seen = []
+    for sample in samples:
+        _read(sample, lambda pictures: seen.extend(pictures) or torch.zeros(len(pictures), 0))
+    codes = iter(encode(seen)) if seen else iter(())
+    for sample in samples:
+        messages = _read(sample, lambda pictures: torch.stack([next(codes) for _ in pictures]))
+        yield dict(messages=messages, source=sample.get("source") or "")
 
 
 def _read(sample: dict, encode: Callable) -> list[Message]:
