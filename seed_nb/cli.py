@@ -150,6 +150,9 @@ def parser() -> argparse.ArgumentParser:
 def _add_tokenizer(parsers):
     loading, reading = TOKENIZER | MEMORY, RESAMPLING | SKIP_BAD
     add(parsers, "tokenize", commands.tokenize_files, FILES, **reading, **loading)
+    dialogues = "dialogues", dict(help="a file of JSON lines (chapter 09b)")
+    out = dict(out=dict(required=True, help="file to write"))
+    add(parsers, "pretokenize", commands.pretokenize_file, dialogues, **out, **loading)
     codes = dict(help="what tokenize --json printed, or lists of codes; - is standard input")
     drawing = OUT | SEED | DRAWING | loading
     away = dict(help="codes of one picture, or of as many, that guidance leads away from")
@@ -177,8 +180,13 @@ def _add_lm(parsers):
     folder = option("pictures", "folder for the pictures of the model")
     most = option(256, "ids of a reply", type=number(Positive))
     system = option("", "what the system says first")
+    share = Annotated[float, Range(gt=0, le=1)]
+    nucleus = option(1.0, "sample among the likeliest ids of this probability", type=number(share))
+    beams = option(1, "of beam search, in place of sampling", type=number(few))
+    search = dict(top_p=nucleus, num_beams=beams)
     options = SEED | CHAT_LM | dict(template=FORMS, out=folder, temperature=warm, system=system)
-    add(parsers, "chat", commands.chat_in_terminal, **options, **LM_MEMORY, max_new_tokens=most)
+    options |= LM_MEMORY | search | dict(max_new_tokens=most)
+    add(parsers, "chat", commands.chat_in_terminal, **options)
     network = dict(host=dict(help="address (127.0.0.1)"), port=dict(type=int, help="port (8000)"))
     waiting = dict(type=number(Count), help="requests that may wait (4)")
     options = CHAT_LM | LM_MEMORY | network | dict(template=FORMS, queue=waiting)

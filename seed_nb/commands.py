@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['WRITTEN', 'OTHERS', 'Result', 'STAGES', 'check_row', 'read_codes', 'find_pictures', 'usable_pictures',
            'picture_format', 'make_folder', 'targets', 'write_pictures', 'open_tokenizer', 'encode_chunks',
-           'note_unlike', 'tokenize_files', 'decode_file', 'reconstruct_files', 'open_lm', 'caption_files', 'ask_files',
-           'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines', 'chat_in_terminal', 'serve_model',
-           'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm', 'eval_dialogues', 'eval_text', 'set_field',
-           'stage_config', 'train_stage', 'cache_features', 'run_bench', 'sum_cost', 'convert_files']
+           'note_unlike', 'tokenize_files', 'pretokenize_file', 'decode_file', 'reconstruct_files', 'open_lm',
+           'caption_files', 'ask_files', 'draw_prompts', 'export_lm', 'merge_lm', 'open_dialogue', 'typed_lines',
+           'chat_in_terminal', 'serve_model', 'eval_config', 'results_folder', 'eval_tokenizer', 'eval_llm',
+           'eval_dialogues', 'eval_text', 'set_field', 'stage_config', 'train_stage', 'cache_features', 'run_bench',
+           'sum_cost', 'convert_files']
 
 # %% ../nbs/10_commands.ipynb #n002
 import contextlib
@@ -242,6 +243,15 @@ def _decode_to(paths: Sequence[Path], tok, codes, args: Namespace, away=None) ->
     return dict(pictures=written), written
 
 
+def pretokenize_file(args: Namespace) -> Result:
+    "Write a file of dialogues again, with the codes of its pictures in place of the pictures."
+    from seed_nb.dialogues import encode_dialogues, read_dialogues, write_dialogues
+
+    tok = open_tokenizer(args)
+    n = write_dialogues(args.out, encode_dialogues(read_dialogues(args.dialogues), tok.encode))
+    return dict(out=args.out, dialogues=n), [f"{args.out}: {n:,} dialogues"]
+
+
 def decode_file(args: Namespace) -> Result:
     "Draw pictures from the codes in a json file."
     import torch
@@ -378,7 +388,8 @@ def chat_in_terminal(args: Namespace) -> Result:
     from seed_nb.terminal import HELP, Terminal
 
     lm, template = open_dialogue(args)
-    how = dict(temperature=args.temperature, seed=args.seed, max_new_tokens=args.max_new_tokens)
+    given = "temperature", "top_p", "num_beams", "seed", "max_new_tokens"
+    how = {name: getattr(args, name) for name in given}
     chat = Conversation(lm, template, args.system, **how)
     colours = os.environ.get("COLORTERM") in ("truecolor", "24bit") and sys.stdout.isatty()
     if sys.stdin.isatty() and not args.json:
@@ -454,7 +465,7 @@ def eval_dialogues(args: Namespace) -> Result:
 
 
 def eval_text(args: Namespace) -> Result:
-    """Measure what a language model still knows: English texts and facts, before and after training.
+    """Measure what a language model still knows of texts and facts, before and after training.
 
     Before is the model without its adapter, or the one that --base names."""
     from seed_nb.eval_llm import get_lm

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONVERTERS', 'PICTURE_FIELDS', 'N_CODES', 'MAX_PICTURES', 'DRAWN', 'EDITED', 'OPENINGS', 'NEXT', 'GO_ON',
-           'write_dialogues', 'read_dialogues', 'picture_parts', 'document', 'turns', 'says_something', 'from_pair',
-           'from_page', 'from_loose_page', 'from_video', 'from_text', 'from_question', 'from_drawing',
-           'from_conversation', 'from_edits', 'from_two_images', 'from_story', 'from_story_at_once', 'convert_samples',
-           'Report', 'dialogue_report', 'dialogue_sample']
+           'write_dialogues', 'encode_dialogues', 'read_dialogues', 'picture_parts', 'document', 'turns',
+           'says_something', 'from_pair', 'from_page', 'from_loose_page', 'from_video', 'from_text', 'from_question',
+           'from_drawing', 'from_conversation', 'from_edits', 'from_two_images', 'from_story', 'from_story_at_once',
+           'convert_samples', 'Report', 'dialogue_report', 'dialogue_sample']
 
 # %% ../nbs/09b_dialogues.ipynb #d003
 import json
@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,36 @@ def _line_part(p: Any, folder: Path) -> dict:
     if "://" not in str(image):
         image = Path(os.path.relpath(image, folder)).as_posix()
     return line | dict(image=str(image))
+
+
+def encode_dialogues(
+    samples: Iterable[dict], encode: Callable[[list], torch.Tensor], chunk: int = 32
+) -> Iterator[dict]:
+    """`samples` with codes in place of pictures, which are encoded for `chunk` dialogues at once.
+
+    `encode` turns a list of pictures into codes `(n, 32)`. `SeedError` says where a message is
+    wrong."""
+    samples = iter(samples)
+    while some := list(islice(samples, chunk)):
+        yield from _encode_some(some, encode)
+
+
+def _encode_some(samples: list[dict], encode: Callable) -> Iterator[dict]:
+    seen = []
+    for sample in samples:
+        _read(sample, lambda pictures: seen.extend(pictures) or torch.zeros(len(pictures), 0))
+    codes = iter(encode(seen)) if seen else iter(())
+    for sample in samples:
+        messages = _read(sample, lambda pictures: torch.stack([next(codes) for _ in pictures]))
+        yield dict(messages=messages, source=sample.get("source") or "")
+
+
+def _read(sample: dict, encode: Callable) -> list[Message]:
+    "The `Message`s of a `sample`; an error says where it stands."
+    try:
+        return read_messages(sample["messages"], encode)
+    except SeedError as e:
+        raise SeedError(f"{sample.get('where', 'a dialogue')}: {e}") from e
 
 
 def read_dialogues(file: str | Path) -> Iterator[dict]:
@@ -315,14 +346,6 @@ def dialogue_report(
         messages = _read(sample, nothing_seen)
         found.add(sample.get("source") or "", fit_messages(messages, vocab, template, limit)[1])
     return found
-
-
-def _read(sample: dict, encode: Callable) -> list[Message]:
-    "The `Message`s of a `sample`; an error says where it stands."
-    try:
-        return read_messages(sample["messages"], encode)
-    except SeedError as e:
-        raise SeedError(f"{sample.get('where', 'a dialogue')}: {e}") from e
 
 # %% ../nbs/09b_dialogues.ipynb #d029
 def dialogue_sample(sample: dict, context: TaskContext) -> tuple[list[int], list[int]] | None:

@@ -621,7 +621,7 @@ def visual_tokenizer(vocab: Vocabulary) -> PreTrainedTokenizerBase:
 
 
 def plain_model(lm: PromptedLM, rows: bool = True) -> PreTrainedModel:
-    """`lm` as a plain causal LM with LoRA merged and with the visual `rows` or without, to be saved.
+    """`lm` as a plain causal LM to be saved: LoRA is merged, the visual `rows` are in it or not.
 
     `SeedError` if the base is quantized."""
     if lm.cfg.load_in:

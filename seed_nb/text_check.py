@@ -45,10 +45,10 @@ def token_costs(
     text_only: bool = False,
     batch_size: int = 8,
 ) -> list[torch.Tensor]:
-    """What each of `ids[first:]` costs in nats, float32 `(len(ids) - first,)`, of pairs `(ids, first)`.
+    """The costs in nats of `ids[first:]`, float32 `(len(ids) - first,)`, for pairs `(ids, first)`.
 
-    `first` is at least 1. `text_only`: the probabilities are those over the ids of text. `SeedError`
-    if a row has more ids than the model has positions."""
+    `first` is at least 1. `text_only`: the probabilities are over the ids of text. `SeedError` if a
+    row has more ids than the model has positions."""
     if (longest := max((len(ids) for ids, _ in rows), default=0)) > lm.max_positions:
         raise SeedError(f"a text of {longest} tokens; the model reads {lm.max_positions}")
     order, found = sorted(range(len(rows)), key=lambda i: len(rows[i][0])), {}
@@ -86,7 +86,7 @@ def adapter_off(lm: PromptedLM) -> Iterator[PromptedLM]:
 
 # %% ../nbs/09h_text_check.ipynb #t021
 def text_rows(vocab: Vocabulary, texts: Iterable[str], limit: int) -> list[tuple[list[int], int]]:
-    "`texts` in windows of at most `limit` ids; the first id of each is given, the others are asked."
+    "`texts` in windows of at most `limit` ids, of which the first is given, the others are asked."
     split = [
         ids[i : i + limit] for ids in map(vocab.text, texts) for i in range(0, len(ids), limit)
     ]
@@ -109,7 +109,7 @@ def perplexity(
 def fact_scores(
     lm: PromptedLM, rows: Sequence[Sequence[str]], text_only: bool = False, batch_size: int = 16
 ) -> torch.Tensor:
-    "The score (n, 4) of the endings of `rows`, as `facts` gives them: nats a byte, higher is likelier."
+    "The score (n, 4) of the endings of `rows`, as in `facts`: nats a byte, higher is likelier."
     asked, length = [], []
     for begin, *ends in rows:
         ids = lm.vocab.text(begin)
