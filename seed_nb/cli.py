@@ -50,7 +50,8 @@ def number(kind: Any) -> Callable[[str], float]:
 
 KNOWS = """The shipped models, emoji, emoji-opt and emoji-smollm2, know scenes of one to
 four OpenMoji drawings on a plain background, and nothing else: no photographs. What they make of
-other pictures, or prompts, means nothing. Train your own with seed-nb train, or convert published weights."""
+other pictures, or prompts, means nothing. Train your own with seed-nb train, or convert
+published weights."""
 
 
 def add(
