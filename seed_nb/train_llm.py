@@ -95,7 +95,7 @@ class LLMConfig(Config):
             mean_example_tokens=96,
             warm_steps=0,
             tasks=dict(page=1.0),
-            train=dict(steps=500, batch_size=16, lr=2e-3, warmup=50),
+            train=dict(steps=250, batch_size=16, lr=2e-3, warmup=50),
         ),
         instruct=dict(
             lm="smollm2",
@@ -117,7 +117,7 @@ class LLMConfig(Config):
                 own_story=0.03,
                 dialogue=0.04,
             ),
-            train=dict(steps=1200, batch_size=12, lr=1.5e-3, min_lr=0.05, warmup=50),
+            train=dict(steps=880, batch_size=12, lr=1.5e-3, min_lr=0.05, warmup=50),
         ),
         paper=dict(
             lm="paper",
