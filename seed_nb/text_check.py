@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'ALLOWED', 'held_out_texts', 'facts', 'token_costs', 'adapter_off', 'text_rows', 'perplexity', 'fact_scores',
-           'check_text', 'base_alone', 'text_lines', 'text_prompts', 'whole_sentences', 'text_dialogues']
+           'check_text', 'base_alone', 'text_lines', 'text_prompts', 'text_openings', 'whole_sentences',
+           'text_dialogues', 'text_documents']
 
 # %% ../nbs/09h_text_check.ipynb #t003
 import contextlib
@@ -180,8 +181,18 @@ def text_lines(found: dict) -> list[str]:
 # %% ../nbs/09h_text_check.ipynb #t041
 def text_prompts() -> list[str]:
     "Some 300 short prompts that need no picture: greetings, questions, small tasks."
-    forms = load_json(TEXTS / "prompts.json")
-    return [form.format(item) for form, items in forms.items() for item in items]
+    return _filled("prompts.json")
+
+
+def text_openings() -> list[str]:
+    "Beginnings of stories, letters, lessons and reports, to be continued."
+    return _filled("openings.json")
+
+
+def _filled(name: str) -> list[str]:
+    "The forms in a file, each with all that may stand in the place of `{}`."
+    forms = load_json(TEXTS / name)
+    return [form.replace("{}", item) for form, items in forms.items() for item in items]
 
 # %% ../nbs/09h_text_check.ipynb #t044
 def whole_sentences(text: str) -> str:
@@ -208,3 +219,23 @@ def text_dialogues(
     said = [(p, r) for p, r in zip(prompts, replies) if r]
     turns = [[dict(role="user", content=p), dict(role="assistant", content=r)] for p, r in said]
     return write_dialogues(file, (dict(messages=m, source="text") for m in turns))
+
+# %% ../nbs/09h_text_check.ipynb #t051
+def text_documents(
+    lm: SeedLM, openings: Iterable[str], file: str | Path, max_new_tokens: int = 96, seed: int = 0
+) -> int:
+    """Write how the base of `lm` continues `openings` to a `file` of documents; their number.
+
+    Sampled without the adapter at temperature 1, from `seed` on. Each text ends with its last whole
+    sentence, and without one it is left out."""
+    openings = list(openings)
+    with adapter_off(lm):
+        written = lm.write_texts(
+            [lm.vocab.text(o) for o in openings], max_new_tokens, seed=seed, temperature=1.0
+        )
+    joined = [
+        f"{o}{'' if new[:1] in set('.,;:!?') else ' '}{new}" for o, new in zip(openings, written)
+    ]
+    texts = [whole_sentences(text) for text in joined]
+    parts = [[dict(role="document", content=text)] for text in texts if text]
+    return write_dialogues(file, (dict(messages=m, source="text") for m in parts))
