@@ -57,7 +57,7 @@ def seed_nb(words: list[str], whole: bool) -> Iterator[str]:
     try:
         if args.command == "train":
             commands.stage_config(args)
-        if args.command == "eval" and args.set:
+        if args.command == "eval" and getattr(args, "set", None):
             commands.eval_config(args, config_of(args.what))
     except SeedError as e:
         yield str(e)
