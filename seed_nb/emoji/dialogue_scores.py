@@ -110,7 +110,8 @@ def score_dialogues(kind: str, talks: list[list[Turn]], replies: list[Reply]) ->
 # %% ../../nbs/emoji/09_dialogue_scores.ipynb #k014
 def copied(said: list[Turn]) -> Reply:
     "The reply that repeats the last picture of the prompt, with the right texts."
-    return Reply(parts_of(said[-1]).texts, scenes_of(said[:-1])[-1:])
+    shown = [p for turn in said[:-1] for p in turn if isinstance(p, Scene)]
+    return Reply(parts_of(said[-1]).texts, shown[-1:])
 
 
 def evaluate_dialogues(
