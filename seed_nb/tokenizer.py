@@ -61,6 +61,26 @@ class TokenizerConfig(Config):
 
     presets: ClassVar[dict] = dict(
         emoji=dict(qformer="emoji", vq="emoji", decoder="emoji"),
+        emoji_seed2=dict(
+            qformer=dict(layers=2),
+            vq="emoji",
+            decoder="emoji_seed2",
+            vit="emoji_seed2",
+            words="",
+            sd="emoji_seed2",
+            draw="emoji_seed2",
+            missing_parts=("text",),
+        ),
+        emoji_seed2_query=dict(
+            qformer=dict(layers=2),
+            vq="emoji",
+            decoder="emoji_seed2_query",
+            vit="emoji_seed2",
+            words="",
+            sd="emoji_seed2",
+            draw="emoji_seed2",
+            missing_parts=("text",),
+        ),
         toy=dict(qformer="toy", vq="toy", decoder="toy", vit="toy", sd="toy"),
         toy_seed2=dict(
             qformer="toy",
@@ -199,7 +219,8 @@ def relative_reference(name: str, folder: str | Path) -> str:
     return os.path.relpath(Path(name).resolve(), Path(folder).resolve())
 
 
-_PATHS, _NAMES = ("vit", "words", "sd"), ("", "emoji", "toy", "toy_seed2", "paper")
+_PATHS = ("vit", "words", "sd")
+_NAMES = ("", "emoji", "emoji_seed2", "toy", "toy_seed2", "paper")
 
 # %% ../nbs/04a_tokenizer.ipynb #c010
 class SeedTokenizer(PreTrainedModel):
@@ -492,7 +513,8 @@ class SeedTokenizer(PreTrainedModel):
     def from_pretrained(
         cls, name: str | Path = "emoji", device: str | torch.device | None = None, **kw
     ) -> "SeedTokenizer":
-        """The shipped tokenizer (`emoji`), a folder, or a repository of the hub.
+        """A shipped tokenizer (`emoji`, or `emoji_seed2` of chapter 09), a folder, or a repository
+        of the hub.
 
         `toy` and `toy_seed2` have random weights, always the same. `dtype` (float32 if not given),
         `revision`, `token`, `cache_dir` and `local_files_only` are as everywhere in `transformers`;
@@ -596,7 +618,8 @@ def load_tokenizer(
             torch.manual_seed(0)
             tok = cls(TokenizerConfig.preset(name, **changes), vit=vit, **more)
         return tok.to(check_device(device or "cpu"), dtype)
-    folder = WEIGHTS / "tokenizer" if name == "emoji" else Path(name)
+    shipped = dict(emoji="tokenizer", emoji_seed2="tokenizer_seed2")
+    folder = WEIGHTS / shipped[name] if name in shipped else Path(name)
     if not folder.is_dir() and is_hub_id(name):
         folder = hub_folder(name, revision, **hub)
     config = _read_config(folder, config, changes)

@@ -336,7 +336,8 @@ def _misfits(info: dict, whole: bool) -> dict:
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(what) or ())
         if what == "unexpected_keys":  # `position_ids`, in old files, are 0, 1, 2, ...
-            names = [n for n in names if not n.endswith("position_ids")]
+            unused = "position_ids", "visual_projection.weight"  # the latter is beyond the features
+            names = [n for n in names if not n.endswith(unused)]
             names = [n for n in names if not whole or n.startswith("vision_model.")]
         if names:
             out[what] = names
@@ -350,7 +351,8 @@ def load_encoder(
     mark: str = "",
     **hub,
 ) -> VisionEncoder:
-    """The frozen encoder `name`: a folder, a hub id with its `revision`, or the shipped `emoji`.
+    """The frozen encoder `name`: a folder, a hub id with its `revision`, or a shipped one, `emoji`
+    or `emoji_seed2`.
 
     `toy` and `paper` are `ViTConfig` presets with random weights, always the same. `mark` is the
     fingerprint that it must have; `hub` may hold token, cache_dir, local_files_only. All else is
@@ -359,7 +361,8 @@ def load_encoder(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return frozen(VisionEncoder(build_vit(ViTConfig.preset(name)).to(dtype)))
-    folder, source = WEIGHTS / "vit" if name == "emoji" else Path(name), ""
+    shipped = dict(emoji="vit", emoji_seed2="unclip/image_encoder")
+    folder, source = WEIGHTS / shipped[name] if name in shipped else Path(name), ""
     if not folder.is_dir() and is_hub_id(name):
         source, folder = str(name), hub_folder(name, revision, **hub)
     model = load_vision_model(folder)
