@@ -224,7 +224,7 @@ def encoded(lm: SeedLM, batch: dict) -> list[torch.Tensor | None]:
     "The codes (32,) of each sample of `batch`; `None` for a dialogue."
     if "codes" in batch:
         return list(lm.encode(batch["codes"].long()))
-    pixels = batch.get("pixels", [None] * len(batch["text"]))
+    pixels = batch["pixels"] if "pixels" in batch else [None] * len(next(iter(batch.values())))
     seen = [p for p in pixels if p is not None]
     codes = iter(lm.encode(torch.stack(seen)) if seen else ())
     return [None if p is None else next(codes) for p in pixels]
