@@ -212,7 +212,7 @@ def _add_measuring(parsers):
         no_baselines=dict(action="store_true", help="without a copied and a blind reply"),
         template=FORMS,
     )
-    add(what, "dialogues", commands.eval_dialogues, **CHAT_LM, **options)
+    add(what, "dialogues", commands.eval_dialogues, **CHAT_LM, **LM_MEMORY, **options)
     base = option("", "the model before training, if no adapter can be switched off")
     add(what, "text", commands.eval_text, **LM, base=base)
     groups = "some of tokenize,stage_i,stage_ii,llm,generate,decode,resume,levers"
