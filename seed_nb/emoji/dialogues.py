@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Turn', 'DESCRIBE', 'SPOKEN', 'ROUND', 'STORY_STEPS', 'TALKS', 'ONLY_TEXT', 'typed', 'describe', 'question_turns',
-           'drawing', 'spoken', 'edited', 'edit_turns', 'another', 'numbered', 'two_pictures', 'blend', 'moved',
-           'turned', 'sequence', 'what_next', 'two_turns', 'recall_question', 'recall_edit', 'follow', 'story_steps',
+           'drawing', 'spoken', 'edit_turns', 'another', 'numbered', 'two_pictures', 'blend', 'moved', 'turned',
+           'sequence', 'what_next', 'two_turns', 'recall_question', 'recall_edit', 'follow', 'story_steps',
            'told_story', 'own_story', 'page', 'as_messages', 'scenes_of', 'scene_dialogue']
 
 # %% ../../nbs/emoji/08_dialogues.ipynb #g003
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ..dialogues import DRAWN, GO_ON, NEXT, OPENINGS
 from .held_out import held_out, trainable
-from .questions import QUESTION_KINDS, edits, question
+from .questions import QUESTION_KINDS, question
 from seed_nb.emoji.scenes import (
     BACKGROUNDS,
     EMOJI,
@@ -26,6 +26,7 @@ from seed_nb.emoji.scenes import (
     make_scene,
     random_scene,
 )
+from .tasks import allowed_edit
 from .wording import caption
 from ..engine.config import SeedError
 from ..messages import Message, as_example, fit_messages
@@ -86,18 +87,11 @@ def spoken(instruction: str) -> str:
     return next(reply.format(*m.groups()) for m, reply in found if m)
 
 
-def edited(scene: Scene, rng: random.Random, allowed: Callable) -> tuple[str, Scene]:
-    "An instruction, and the scene that follows it, which is `allowed`."
-    while not allowed((edit := edits(scene, rng))[1]):
-        pass
-    return edit
-
-
 def edit_turns(scene: Scene, rng: random.Random, allowed: Callable) -> list[Turn]:
     "One to three edits, each of what the last one made."
     said: list[Turn] = [[scene]]
     for _ in range(rng.randint(1, 3)):
-        instruction, scene = edited(scene, rng, allowed)
+        instruction, scene = allowed_edit(scene, rng, allowed)
         asked = typed(instruction, rng)
         said = [*said[:-1], [*said[-1], asked]] if len(said) == 1 else [*said, [asked]]
         said.append([spoken(instruction), scene])
@@ -208,7 +202,7 @@ def recall_question(scene: Scene, rng: random.Random, allowed: Callable) -> list
 def recall_edit(scene: Scene, rng: random.Random, allowed: Callable) -> list[Turn]:
     "After two turns with a picture each, an edit of one of the two pictures."
     said, which, meant = two_turns(scene, rng, allowed)
-    instruction, changed = edited(meant, rng, allowed)
+    instruction, changed = allowed_edit(meant, rng, allowed)
     asked = typed(f"in the picture that {which}, {instruction}", rng)
     return [*said, [asked], [spoken(instruction), changed]]
 
@@ -296,7 +290,7 @@ def page(scene: Scene, rng: random.Random, allowed: Callable) -> list[Turn]:
     "One document: pictures and captions by turns, in one of both orders."
     scenes = [scene]
     while len(scenes) < 4 and rng.random() < 0.4:
-        scenes.append(edited(scenes[-1], rng, allowed)[1])
+        scenes.append(allowed_edit(scenes[-1], rng, allowed)[1])
     order = rng.choice((1, -1))
     return [[part for s in scenes for part in [s, caption(s)][::order]]]
 
