@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['RECONSTRUCTIONS', 'SEED2_COLUMNS', 'varied_scenes', 'read_embeddings', 'reconstructions', 'Seed2Eval',
-           'score_reconstructions', 'seed2_table', 'evaluate', 'gather_seed2']
+           'score_reconstructions', 'seed2_table', 'evaluate']
 
 # %% ../nbs/09_seed2.ipynb #s003
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,20 +141,3 @@ def evaluate(
 
 if __name__ == "__main__" and "__file__" in globals():
     run_from_command_line(Seed2Eval, evaluate)
-
-# %% ../nbs/09_seed2.ipynb #s031
-def gather_seed2(parts: str | Path, run: str | Path, out: str | Path) -> None:
-    """Lay the unCLIP in `parts/unclip` and the tokenizer of stage II in `run` into `out`, as the
-    package ships them."""
-    unclip, tokenizer = Path(out) / "unclip", Path(out) / "tokenizer_seed2"
-    shutil.copytree(Path(parts) / "unclip", unclip, dirs_exist_ok=True)
-    borrowed = load_json(unclip / "borrowed.json")
-    save_json(unclip / "borrowed.json", {part: f"../sd/{part}" for part in borrowed})
-    tok = SeedTokenizer.from_pretrained(run)
-    tok.model.recon = None
-    tok.cfg = tok.cfg.replace(missing_parts=("text", "recon"))
-    tok.config.set_parts(tok.cfg)
-    tok.save_pretrained(tokenizer, half=True)
-    shutil.rmtree(tokenizer / "vit")
-    about = load_json(tokenizer / "config.json") | dict(vit="emoji_seed2", sd="emoji_seed2")
-    save_json(tokenizer / "config.json", about)

@@ -43,7 +43,7 @@ from seed_nb.emoji.builders import (
 )
 from .held_out import trainable
 from .scenes import BACKGROUNDS, EMOJI, PLACES, SIZES, Scene, random_scene
-from .source import SceneSource
+from .source import SceneSource, SceneTexts
 from ..engine.config import Config, Count, Seed, SeedError
 from ..engine.files import apply_umask, load_tensors, save_json, save_tensors
 from ..engine.images import to_pixels
@@ -274,7 +274,7 @@ def train_text(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = 
         Path(out_dir) / "text", clip_tokenizer, CLIPTokenizer.from_pretrained
     )
     stage = ReadingStage(build_text_encoder(len(tokenizer)), tokenizer)
-    fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_text", log_fn)
+    fit(stage, partial(_source, SceneTexts, cfg), cfg, Path(out_dir) / "train_text", log_fn)
     on_main(stage.text.save_pretrained, Path(out_dir) / "text")
     on_main(
         save_tensors,
@@ -428,7 +428,7 @@ def train_opt(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = N
         Path(out_dir) / "opt", opt_tokenizer, PreTrainedTokenizerFast.from_pretrained
     )
     stage = TextStage(build_opt(len(tokenizer)), tokenizer, retell_steps=cfg.steps // 5)
-    fit(stage, partial(_source, SceneSource, cfg), cfg, Path(out_dir) / "train_opt", log_fn)
+    fit(stage, partial(_source, SceneTexts, cfg), cfg, Path(out_dir) / "train_opt", log_fn)
     on_main(save_half, stage.opt, Path(out_dir) / "opt")
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c029

@@ -6,7 +6,7 @@
 __all__ = ['EACH', 'NOTHING', 'SIZES_READ', 'UNCLIP_TRAINERS', 'UNCLIP_RECIPES', 'readings', 'covered', 'colours',
            'build_image_encoder', 'encode_latent', 'FullVaried', 'ImageReading', 'shares', 'build_unclip_unet',
            'new_unclip', 'UnCLIPStage', 'varied_source', 'train_image_encoder', 'load_image_encoder',
-           'train_unclip_unet', 'train_vae_decoder', 'assemble_unclip', 'UnCLIPConfig', 'train']
+           'train_unclip_unet', 'train_vae_decoder', 'assemble_unclip', 'UnCLIPConfig', 'train', 'gather_seed2']
 
 # %% ../../nbs/emoji/08_unclip.ipynb #u004
 import os
@@ -40,6 +40,7 @@ from seed_nb.engine.files import (
 from ..engine.images import to_pixels
 from ..engine.training import TrainConfig, fit, on_main, run_from_command_line
 from ..sd_alignment import load_pipeline, shipped_pipeline
+from ..tokenizer import SeedTokenizer
 from ..vit_features import frozen
 
 # %% ../../nbs/emoji/08_unclip.ipynb #u007
@@ -191,12 +192,12 @@ def _unclip_classes():
     return StableUnCLIPImg2ImgPipeline, StableUnCLIPImageNormalizer
 
 
-def new_unclip(eye: CLIPVisionModelWithProjection, seed: int) -> Any:
-    """A `StableUnCLIPImg2ImgPipeline` with the image encoder `eye` and the parts of the shipped
-    Stable Diffusion.
+def new_unclip(eye: CLIPVisionModelWithProjection, seed: int, sd: str | Path = "emoji") -> Any:
+    """A `StableUnCLIPImg2ImgPipeline` with the image encoder `eye` and the parts of the Stable
+    Diffusion `sd`.
 
     Mean and scale of its normaliser are those of 512 new scenes."""
-    (pipeline, normalize), sd = _unclip_classes(), load_pipeline()
+    (pipeline, normalize), sd = _unclip_classes(), load_pipeline(sd)
     d = eye.config.projection_dim
     with torch.no_grad():
         x = eye(to_pixels(next(VariedSource(512, seed))["pixels"], 64)).image_embeds
@@ -263,11 +264,11 @@ def varied_source(cfg: TrainConfig, kind: type, rank: int, world: int) -> Varied
 
 
 def train_image_encoder(
-    cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None
+    cfg: TrainConfig, sd: str, out_dir: str | Path, log_fn: Callable | None = None
 ) -> None:
-    "Train the image encoder and write it, and its reader, to `out_dir`."
+    "Train the image encoder on the VAE of `sd`; write it, and its reader, to `out_dir`."
     torch.manual_seed(cfg.seed)
-    stage, out_dir = ImageReading(build_image_encoder(), load_pipeline().vae), Path(out_dir)
+    stage, out_dir = ImageReading(build_image_encoder(), load_pipeline(sd).vae), Path(out_dir)
     fit(
         stage, partial(varied_source, cfg, FullVaried), cfg, out_dir / "train_image_encoder", log_fn
     )
@@ -283,11 +284,11 @@ def load_image_encoder(out_dir: str | Path) -> CLIPVisionModelWithProjection:
 
 
 def train_unclip_unet(
-    cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None
+    cfg: TrainConfig, sd: str, out_dir: str | Path, log_fn: Callable | None = None
 ) -> None:
-    "Train the UNet on the image encoder in `out_dir`, and write it there."
+    "Train the UNet of `sd` on the image encoder in `out_dir`, and write it there."
     torch.manual_seed(cfg.seed)
-    pipe, out_dir = new_unclip(load_image_encoder(out_dir), cfg.seed), Path(out_dir)
+    pipe, out_dir = new_unclip(load_image_encoder(out_dir), cfg.seed, sd), Path(out_dir)
     stage = UnCLIPStage(pipe)
     fit(stage, partial(varied_source, cfg, VariedSource), cfg, out_dir / "train_unet", log_fn)
     on_main(stage.unet.save_pretrained, out_dir / "unet")
@@ -295,25 +296,25 @@ def train_unclip_unet(
 
 
 def train_vae_decoder(
-    cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | None = None
+    cfg: TrainConfig, sd: str, out_dir: str | Path, log_fn: Callable | None = None
 ) -> None:
-    "Go on with the decoder of the shipped VAE, on varied scenes; the VAE comes to `out_dir/vae`."
+    "Go on with the decoder of the VAE of `sd`, on varied scenes; the VAE comes to `out_dir/vae`."
     torch.manual_seed(cfg.seed)
     vae = AutoencoderKL.from_pretrained(
-        shipped_pipeline("emoji") / "vae", torch_dtype=torch.float32
+        Path(shipped_pipeline(sd)) / "vae", torch_dtype=torch.float32
     )
     stage = DecoderStage(vae)
     fit(stage, partial(varied_source, cfg, FullVaried), cfg, Path(out_dir) / "train_vae", log_fn)
     on_main(stage.vae.save_pretrained, Path(out_dir) / "vae")
 
 # %% ../../nbs/emoji/08_unclip.ipynb #u017
-def assemble_unclip(out_dir: str | Path, name: str = "unclip") -> None:
+def assemble_unclip(out_dir: str | Path, name: str = "unclip", sd: str = "emoji") -> None:
     """Write the parts in `out_dir` as one pipeline folder, `out_dir/name`, in float16.
 
     With the name `targets` the UNet is untrained: stage II needs the image encoder and its reader
     only."""
     out_dir, folder = Path(out_dir), Path(out_dir) / name
-    pipe = new_unclip(load_image_encoder(out_dir), seed=0)
+    pipe = new_unclip(load_image_encoder(out_dir), seed=0, sd=sd)
     if name != "targets":
         pipe.unet = UNet2DConditionModel.from_pretrained(out_dir / "unet")
         pipe.vae = AutoencoderKL.from_pretrained(out_dir / "vae")
@@ -323,8 +324,8 @@ def assemble_unclip(out_dir: str | Path, name: str = "unclip") -> None:
     pipe.to(torch.float16).save_pretrained(folder)
     for part in ("text_encoder", "tokenizer"):
         shutil.rmtree(folder / part)
-    sd = os.path.relpath(shipped_pipeline("emoji"), folder)
-    save_json(folder / "borrowed.json", {p: f"{sd}/{p}" for p in ("text_encoder", "tokenizer")})
+    of = os.path.relpath(shipped_pipeline(sd), folder)
+    save_json(folder / "borrowed.json", {p: f"{of}/{p}" for p in ("text_encoder", "tokenizer")})
     save_tensors(folder / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
     save_json(folder / "reader.json", load_json(out_dir / "reader.json"))
     apply_umask(folder)
@@ -336,6 +337,7 @@ class UnCLIPConfig(Config):
 
     presets: ClassVar[dict] = dict(emoji={}, toy=dict(steps=2, batch_size=4))
     parts: tuple[str, ...] = ("image_encoder", "targets", "unet", "vae", "unclip")
+    sd: str = "emoji"  # the Stable Diffusion that lends its parts: `emoji`, or a folder
     steps: Count = 0
     batch_size: Count = 0
     seed: Seed = 1
@@ -357,7 +359,7 @@ def train(cfg: UnCLIPConfig, out_dir: str | Path, log_fn: Callable | None = None
     An unknown part is a `SeedError`."""
     for part in cfg.parts:
         if part in ("targets", "unclip"):
-            on_main(assemble_unclip, out_dir, part)
+            on_main(assemble_unclip, out_dir, part, cfg.sd)
             continue
         if part not in UNCLIP_TRAINERS:
             known = ", ".join([*UNCLIP_TRAINERS, "targets", "unclip"])
@@ -365,8 +367,25 @@ def train(cfg: UnCLIPConfig, out_dir: str | Path, log_fn: Callable | None = None
         recipe = UNCLIP_RECIPES[part] | {
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }
-        UNCLIP_TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), out_dir, log_fn)
+        UNCLIP_TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), cfg.sd, out_dir, log_fn)
         on_main(apply_umask, out_dir)
+
+# %% ../../nbs/emoji/08_unclip.ipynb #u026
+def gather_seed2(parts: str | Path, run: str | Path, out: str | Path) -> None:
+    """Lay the unCLIP in `parts/unclip` and the tokenizer of stage II in `run` into `out`, as the
+    package ships them."""
+    unclip, tokenizer = Path(out) / "unclip", Path(out) / "tokenizer_seed2"
+    shutil.copytree(Path(parts) / "unclip", unclip, dirs_exist_ok=True)
+    borrowed = load_json(unclip / "borrowed.json")
+    save_json(unclip / "borrowed.json", {part: f"../sd/{part}" for part in borrowed})
+    tok = SeedTokenizer.from_pretrained(run)
+    tok.model.recon = None
+    tok.cfg = tok.cfg.replace(missing_parts=("text", "recon"))
+    tok.config.set_parts(tok.cfg)
+    tok.save_pretrained(tokenizer, half=True)
+    shutil.rmtree(tokenizer / "vit")
+    about = load_json(tokenizer / "config.json") | dict(vit="emoji_seed2", sd="emoji_seed2")
+    save_json(tokenizer / "config.json", about)
 
 # %% ../../nbs/emoji/08_unclip.ipynb #u019
 if __name__ == "__main__" and "__file__" in globals():
