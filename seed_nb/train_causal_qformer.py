@@ -49,7 +49,7 @@ class StageIConfig(Config):
     The width of the encoder's features is filled in when the run is built."""
 
     presets: ClassVar[dict] = dict(
-        emoji=dict(qformer="emoji", train=dict(steps=1500, batch_size=128, lr=1e-3, warmup=50)),
+        emoji=dict(qformer="emoji", train=dict(steps=1000, batch_size=128, lr=1e-3, warmup=50)),
         toy=dict(qformer="toy", vit="toy", sd="toy", train="toy", warm_steps=2, chunk=4),
         paper=dict(
             qformer="paper",
