@@ -62,6 +62,8 @@ def load_optimizer_state(
     for key, v in tensors.items():
         name, slot = key.rsplit("|", 1)
         p = params[name]
+        if v.ndim and not isinstance(p, DTensor):  # in the layout of `p`, as fused steps need
+            v = torch.empty_like(p, dtype=v.dtype).copy_(v)
         complete = not v.ndim or isinstance(v, DTensor)
         optimizer.state[p][slot] = v.to(p.device) if complete else to_dtensor(v, p)
 
