@@ -453,7 +453,7 @@ TRAINERS = dict(
 )
 RECIPES = dict(
     vit=dict(steps=700, lr=1.5e-3, warmup=150),
-    vae=dict(steps=3000, batch_size=32, lr=2e-3, warmup=50, weight_decay=0.0),
+    vae=dict(steps=3000, lr=2e-3, warmup=50, weight_decay=0.0),
     decoder=dict(steps=2000, batch_size=32, lr=1.5e-3, warmup=50, weight_decay=0.0),
     text=dict(steps=400, lr=1.5e-3),
     unet=dict(steps=4400, batch_size=32, lr=1.5e-3, weight_decay=0.01),
