@@ -195,12 +195,13 @@ class RecipeConfig(Config):
     seeds: tuple[Seed, ...] = (0,)  # of stage I, stage II and the language model
     backbones_seed: Seed = 1
     cores: Count = 2  # so many steps run at a time, each with one thread; 0: in this process
+    readers: Count = 0  # further processes of a step, which draw its scenes
     toy: bool = False  # two optimiser steps each: to see that everything fits together
 
     def train(self, preset: TrainConfig, seed: int) -> TrainConfig:
         "The `train` of a preset with its seed; for a toy two small steps."
         short = dict(steps=2, batch_size=8, warmup=1, log_every=1) if self.toy else {}
-        return preset.replace(seed=seed, **short)
+        return preset.replace(seed=seed, readers=self.readers, **short)
 
 
 def recipe_steps(cfg: RecipeConfig, root: Path | str) -> list[Step]:
@@ -229,7 +230,7 @@ BACKBONES = (
 def backbone_step(cfg: RecipeConfig, root: Path, name: str, *needs: str) -> Step:
     "The step that trains one part of chapter emoji/07."
     short = dict(steps=2, batch_size=4) if cfg.toy else {}
-    config = BackbonesConfig(parts=(name,), seed=cfg.backbones_seed, **short)
+    config = BackbonesConfig(parts=(name,), seed=cfg.backbones_seed, readers=cfg.readers, **short)
     return module_step(root, name, "seed_nb.emoji.backbones", config, needs, "backbones")
 
 
@@ -250,7 +251,9 @@ def seed_steps(cfg: RecipeConfig, root: Path, seed: int) -> list[Step]:
     )
     last = LLMConfig.preset("emoji_long")
     where = dict(base=str(parts / "opt"), image_tokenizer=str(tokenizer))
-    last = last.replace(lm=last.lm.replace(**where), train=cfg.train(last.train, seed))
+    last = last.replace(
+        lm=last.lm.replace(**where), train=cfg.train(last.train, seed).replace(readers=0)
+    )
     if cfg.toy:
         first = first.replace(warm_steps=2)
         second, last = second.replace(continuous_steps=1), last.replace(pool=32, warm_steps=1)
@@ -300,6 +303,7 @@ def seed2_steps(cfg: RecipeConfig, root: Path) -> list[Step]:
     "The parts of the unCLIP of chapter emoji/08, and the codes of chapter 09, with one seed."
     short = dict(steps=2, batch_size=4) if cfg.toy else {}
     shared = dict(sd=str(root / "backbones" / "sd"), seed=cfg.backbones_seed, **short)
+    shared |= dict(readers=cfg.readers)
     steps = []
     for part, *needs in SEED2_PARTS:
         config = UnCLIPConfig(parts=(part,), **shared)

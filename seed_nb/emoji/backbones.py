@@ -440,6 +440,7 @@ class BackbonesConfig(Config):
     parts: tuple[str, ...] = ("vit", "vae", "decoder", "text", "unet", "sd", "opt")
     steps: Count = 0
     batch_size: Count = 0
+    readers: Count = 0  # of a `TrainConfig`
     seed: Seed = 1
 
 
@@ -474,7 +475,7 @@ def train(cfg: BackbonesConfig, out_dir: str | Path, log_fn: Callable | None = N
         recipe = RECIPES[part] | {
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }
-        TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), out_dir, log_fn)
+        TRAINERS[part](TrainConfig(seed=cfg.seed, readers=cfg.readers, **recipe), out_dir, log_fn)
         on_main(apply_umask, out_dir)
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c030

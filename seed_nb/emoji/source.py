@@ -6,6 +6,7 @@
 __all__ = ['SceneSource', 'SceneTexts', 'SceneParts', 'scene_pairs', 'open_scenes', 'add_scenes']
 
 # %% ../../nbs/emoji/05_source.ipynb #n002
+import copy
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,6 +64,12 @@ class SceneSource:
             self.waiting += [dict(zip(batch, values)) for values in zip(*batch.values())]
         found, self.waiting = self.waiting[:n], self.waiting[n:]
         return found
+
+    def batch_at(self, i: int) -> dict:
+        "Batch `i`, wherever the source stands."
+        other = copy.copy(self)
+        other.step, other.waiting = i, []
+        return other._draw()
 
     def _draw(self) -> dict:
         rng = random.Random(f"{self.seed} {self.step * self.world + self.rank}")

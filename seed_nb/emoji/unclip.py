@@ -340,6 +340,7 @@ class UnCLIPConfig(Config):
     sd: str = "emoji"  # the Stable Diffusion that lends its parts: `emoji`, or a folder
     steps: Count = 0
     batch_size: Count = 0
+    readers: Count = 0  # of a `TrainConfig`
     seed: Seed = 1
 
 
@@ -367,7 +368,8 @@ def train(cfg: UnCLIPConfig, out_dir: str | Path, log_fn: Callable | None = None
         recipe = UNCLIP_RECIPES[part] | {
             k: v for k, v in dict(steps=cfg.steps, batch_size=cfg.batch_size).items() if v
         }
-        UNCLIP_TRAINERS[part](TrainConfig(seed=cfg.seed, **recipe), cfg.sd, out_dir, log_fn)
+        how = TrainConfig(seed=cfg.seed, readers=cfg.readers, **recipe)
+        UNCLIP_TRAINERS[part](how, cfg.sd, out_dir, log_fn)
         on_main(apply_umask, out_dir)
 
 # %% ../../nbs/emoji/08_unclip.ipynb #u026

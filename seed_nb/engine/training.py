@@ -47,7 +47,7 @@ from .config import Config, Count, Decay, Positive, Seed, SeedError, Share, Weig
 from .files import is_sharded, save_json
 from .log import Log, check_tracker, progress_printer, read_metrics, take_sample
 from .measure import count_flops, tune_glibc_malloc
-from .mixtures import Prefetch
+from .mixtures import Prefetch, Readers
 
 # %% ../../nbs/engine/11_training.ipynb #c005
 TORCH_DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -82,6 +82,7 @@ class TrainConfig(Config):
     start_optimizer: bool = False  # begin with its moments too
     seed: Seed = 0
     prefetch: Count = 0  # batches that a thread reads ahead
+    readers: Count = 0  # processes that make batches of scenes ahead, in place of the thread
     spike: Weight = 50.0  # a step is skipped at so many times the median loss or gradient; 0: never
     min_used: Share = 0.02  # the log warns when a smaller share of the codes is in use
     sample_every: Count = 0  # steps between samples, if the stage has `sample(step, out_dir)`
@@ -400,7 +401,7 @@ def fit(
             if acc.is_main_process:
                 run.log.log_fn(f"{out_dir} is finished: {run.step} of {cfg.steps} steps")
             return run.log.history
-        with _Stop() as stop, _ahead(source, cfg.prefetch) as run.source:
+        with _Stop() as stop, _ahead(source, cfg) as run.source:
             while run.step < cfg.steps and not stop.asked:
                 run.advance(stop)
     finally:
@@ -541,7 +542,7 @@ class _Run:
 
 
 MAY_CHANGE = ("steps", "log_every", "save_every", "keep", "prefetch", "spike", "min_used")
-MAY_CHANGE += ("elastic", "sample_every", "tracker", "mfu", "gradient_checkpointing")
+MAY_CHANGE += ("readers", "elastic", "sample_every", "tracker", "mfu", "gradient_checkpointing")
 
 
 @contextlib.contextmanager
@@ -556,15 +557,18 @@ def _unfit(folder: Path):
 
 
 @contextlib.contextmanager
-def _ahead(source, n: int):
-    "`source`, read `n` batches ahead if `n` is not 0."
-    if n:
-        source = Prefetch(source, n)
+def _ahead(source, cfg: TrainConfig):
+    "`source`, read ahead as `cfg` says."
+    ahead = None
+    if cfg.readers:
+        ahead = Readers(source, cfg.readers)
+    elif cfg.prefetch:
+        ahead = Prefetch(source, cfg.prefetch)
     try:
-        yield source
+        yield ahead or source
     finally:
-        if n:
-            source.close()
+        if ahead:
+            ahead.close()
 
 
 class _Stop:
