@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['READ_SIZES', 'TRAINERS', 'RECIPES', 'FullScenes', 'patch_labels', 'PatchNaming', 'train_vit', 'save_half', 'VAEStage',
            'edge_error', 'train_vae', 'DecoderStage', 'train_decoder', 'load_or_create', 'token_labels', 'ReadingStage',
-           'train_text', 'DiffusionStage', 'train_diffusion', 'assemble', 'TextStage', 'train_opt', 'BackbonesConfig',
-           'train']
+           'train_text', 'DiffusionStage', 'train_diffusion', 'forget_paths', 'assemble', 'TextStage', 'train_opt',
+           'BackbonesConfig', 'train']
 
 # %% ../../nbs/emoji/07_backbones.ipynb #c003
 import random
@@ -45,7 +45,7 @@ from .held_out import trainable
 from .scenes import BACKGROUNDS, EMOJI, PLACES, SIZES, Scene, random_scene
 from .source import SceneSource, SceneTexts
 from ..engine.config import Config, Count, Seed, SeedError
-from ..engine.files import apply_umask, load_tensors, save_json, save_tensors
+from ..engine.files import apply_umask, load_json, load_tensors, save_json, save_tensors
 from ..engine.images import to_pixels
 from ..engine.training import TrainConfig, fit, on_main, run_from_command_line
 from ..sd_alignment import new_pipeline
@@ -351,6 +351,14 @@ def train_diffusion(cfg: TrainConfig, out_dir: str | Path, log_fn: Callable | No
     on_main(stage.unet.save_pretrained, out_dir / "unet")
 
 
+def forget_paths(folder: str | Path) -> None:
+    "Remove from the configs in `folder` the folders that their parts were read from."
+    for file in Path(folder).glob("*/config.json"):
+        about = load_json(file)
+        if about.pop("_name_or_path", None) is not None:
+            save_json(file, about)
+
+
 def assemble(out_dir: str | Path, name: str = "sd") -> None:
     """Write the parts of the diffusion model as one pipeline folder, `out_dir/name`, in float16.
 
@@ -370,6 +378,7 @@ def assemble(out_dir: str | Path, name: str = "sd") -> None:
         scheduler=build_scheduler(),
     )
     pipe.to(torch.float16).save_pretrained(sd)
+    forget_paths(sd)
     save_tensors(sd / "reader.safetensors", load_tensors(out_dir / "reader.safetensors"))
     save_json(sd / "reader.json", dict(sizes=READ_SIZES, names=1))
 

@@ -25,7 +25,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from .backbones import DecoderStage, FullScenes, save_half
+from .backbones import DecoderStage, FullScenes, forget_paths, save_half
 from .scenes import BACKGROUNDS, EMOJI, SIZES
 from .varied import DARKER, Varied, VariedSource
 from ..engine.config import Config, Count, Seed, SeedError
@@ -322,6 +322,7 @@ def assemble_unclip(out_dir: str | Path, name: str = "unclip", sd: str = "emoji"
             out_dir / "image_normalizer"
         )
     pipe.to(torch.float16).save_pretrained(folder)
+    forget_paths(folder)
     for part in ("text_encoder", "tokenizer"):
         shutil.rmtree(folder / part)
     of = os.path.relpath(shipped_pipeline(sd), folder)
