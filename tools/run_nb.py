@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def run(path: Path):
     how = dict(timeout=None, kernel_name="python3", record_timing=False, resources=where)
     try:
         NotebookClient(nb, **how).execute()
+    except Exception:  # what was computed for minutes is worth a look
+        nbformat.write(nb, Path(tempfile.gettempdir()) / f"failed-{path.name}")
+        raise
     finally:
         for c in skipped:
             c.metadata["tags"].remove("skip-execution")
