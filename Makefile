@@ -27,7 +27,7 @@ demo: $(READY)
 # every shipped weight from nothing, for hours; it goes on where it was stopped: make weights SEEDS=0,1
 weights: $(READY)
 	mkdir -p runs
-	$(BIN)/papermill nbs/08c_recipe.ipynb runs/08c.ipynb -p preset emoji -p out_dir $(CURDIR)/runs/weights $(if $(SEEDS),-p seeds "$(SEEDS)")
+	$(BIN)/papermill nbs/08c_recipe.ipynb runs/08c.ipynb -p preset emoji -p out_dir $(CURDIR)/runs/weights $(if $(SEEDS),-p seeds "$(SEEDS)") $(if $(CORES),-p cores $(CORES)) $(if $(READERS),-p readers $(READERS))
 
 # all tests, or those that have every word of ONLY in their name: make test ONLY="cells 02_vq"
 test: $(READY)

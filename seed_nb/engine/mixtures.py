@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .config import Positive, SeedError, checked
@@ -264,6 +265,7 @@ class Readers:
                 num_workers=self.n,
                 prefetch_factor=4,
                 collate_fn=_as_it_is,
+                generator=torch.Generator(),  # else it draws from the numbers of the training
                 multiprocessing_context="fork" if sys.platform == "linux" else None,
             )
             self.batches = iter(loader)
