@@ -24,7 +24,7 @@ demo: $(READY)
 	@echo "executed notebook: $(CURDIR)/runs/06.ipynb"
 	@echo "pictures:          $(CURDIR)/runs/06"
 
-# every shipped weight from nothing, for hours; it goes on where it was stopped: make weights SEEDS=0,1
+# the weights of the emoji models from nothing, for hours; it goes on where it was stopped: make weights SEEDS=0,1
 weights: $(READY)
 	mkdir -p runs
 	$(BIN)/papermill nbs/08c_recipe.ipynb runs/08c.ipynb -p preset emoji -p out_dir $(CURDIR)/runs/weights $(if $(SEEDS),-p seeds "$(SEEDS)") $(if $(CORES),-p cores $(CORES)) $(if $(READERS),-p readers $(READERS))

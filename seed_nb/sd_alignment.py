@@ -12,7 +12,7 @@ __all__ = ['DECODERS', 'SD_1', 'UNCLIP', 'FETCH', 'text_features', 'generation_l
 import contextlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,17 +57,33 @@ def generation_loss(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class LinearReader:
     """Reads several things in a vector: logits of `sizes` classes each, of which the last is
-    `nothing`."""
+    `nothing`.
+
+    With `words` for the classes and `phrases` it also says what it reads."""
 
     weight: torch.Tensor  # (sum of sizes, d)
     bias: torch.Tensor
     sizes: list[int]
     names: int  # which of the things is the name; `right` of `reading_loss` counts it
+    words: list[list[str]] = field(default_factory=list)  # of each class; "" for nothing
+    phrases: list = field(default_factory=list)  # pairs: a form, and the things that fill it
 
     def read(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         "Logits `(b, n, size)` of each thing in `x` `(b, n, d)`."
         w, b = self.weight.to(x.device), self.bias.to(x.device)
         return F.linear(x.float(), w, b).split(self.sizes, -1)
+
+    def captions(self, x: torch.Tensor) -> list[str]:
+        """What is read in `x` `(b, 1, d)` as a caption each: the `phrases` of which no word is
+        missing. All are empty without `phrases`."""
+        rows = torch.stack([logits[:, 0].argmax(-1) for logits in self.read(x)], 1).tolist()
+        return [", ".join(self._said(row)) for row in rows]
+
+    def _said(self, row: list[int]) -> Iterator[str]:
+        for form, things in self.phrases:
+            words = [self.words[i][row[i]] for i in things]
+            if all(words):
+                yield form.format(*words)
 
 
 def shipped_pipeline(name: str | Path | None) -> str | Path:
@@ -114,7 +130,6 @@ class ImageDecoder:
     a cache calls its encoder."""
 
     reads = encodes = ""
-    guided = "encoder_hidden_states"  # how the UNet calls what it is told of the picture
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
@@ -138,8 +153,9 @@ class ImageDecoder:
         "What is to be predicted for the pictures of a batch, `(b, n_out, out_width)`."
         raise NotImplementedError
 
-    def condition(self, embeddings: torch.Tensor) -> dict:
-        "How predictions `(b, n_out, out_width)` are handed to `pipe`."
+    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
+        """How predictions `(b, n_out, out_width)`, and those from which guidance leads away, are
+        handed to `pipe`."""
         raise NotImplementedError
 
     @property
@@ -202,7 +218,8 @@ class ImageDecoder:
             try:
                 away = None if negative is None else negative[i : i + len(part)].to(part)
                 with self._one_precision(), self._away_from(away):
-                    drawn = self.pipe(**self.condition(part), generator=noise, **how).images
+                    told = self.condition(part, away)
+                    drawn = self.pipe(**told, generator=noise, **how).images
             except ValueError as e:  # a scheduler may want fewer steps
                 raise SeedError(f"cannot draw so: {' '.join(str(e).split()):.200}") from e
             out.append(drawn.float().cpu())
@@ -215,27 +232,9 @@ class ImageDecoder:
         if guidance_scale <= 1:
             raise SeedError("negative codes need a guidance_scale above 1, which leads away")
 
-    @contextlib.contextmanager
-    def _away_from(self, negative: torch.Tensor | None) -> Iterator[None]:
-        "Inside, the half of a guided batch that the UNet is told nothing of shows `negative`."
-        if negative is None:
-            yield
-            return
-        told = self.as_told(negative)
-
-        def exchange(unet, args, kwargs):
-            given = kwargs[self.guided]
-            return args, kwargs | {self.guided: torch.cat([told.to(given), given[len(told) :]])}
-
-        hook = self.pipe.unet.register_forward_pre_hook(exchange, with_kwargs=True)
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def as_told(self, embeddings: torch.Tensor) -> torch.Tensor:
-        "What the UNet is told of predictions `(b, n_out, out_width)`."
-        return embeddings
+    def _away_from(self, negative: torch.Tensor | None) -> contextlib.AbstractContextManager:
+        "What `pipe` needs beside `condition` to be led away from `negative`."
+        return contextlib.nullcontext()
 
     def check_options(
         self, steps: int, guidance_scale: float, height: int | None = None, width: int | None = None
@@ -278,15 +277,22 @@ class TextDecoder(ImageDecoder):
         "Features of the captions `canonical`, or of `text` if the batch has no others."
         return text_features(self.pipe, batch.get("canonical", batch["text"]))
 
-    def condition(self, embeddings: torch.Tensor) -> dict:
-        empty = text_features(self.pipe, [""]).expand(len(embeddings), -1, -1)
-        return dict(prompt_embeds=embeddings, negative_prompt_embeds=empty)
+    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
+        if away is None:
+            away = text_features(self.pipe, [""]).expand(len(embeddings), -1, -1)
+        return dict(prompt_embeds=embeddings, negative_prompt_embeds=away)
 
 
 class UnCLIPDecoder(ImageDecoder):
-    "SEED-2: the target is the CLIP embedding of the picture; an unCLIP draws from it."
+    """SEED-2: the target is the CLIP embedding of the picture; an unCLIP draws from it.
 
-    reads, encodes, guided = "pixels", "image", "class_labels"
+    With a `reader` that has phrases the caption is what that reads in the embedding."""
+
+    reads, encodes = "pixels", "image"
+
+    def __init__(self, pipe: Any, reader: LinearReader | None = None):
+        super().__init__(pipe)
+        self.reader = reader
 
     @property
     def encoder(self) -> nn.Module:
@@ -306,12 +312,32 @@ class UnCLIPDecoder(ImageDecoder):
         pixels = to_pixels(images, eye.config.image_size).to(eye.device, eye.dtype)
         return eye(pixels).image_embeds[:, None]
 
-    def condition(self, embeddings: torch.Tensor) -> dict:
-        return dict(prompt=[""] * len(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
+    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
+        told = dict(prompt=self.captions(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
+        return told if away is None else told | dict(negative_prompt=self.captions(away))
 
-    def as_told(self, embeddings: torch.Tensor) -> torch.Tensor:
-        nothing = torch.zeros_like(embeddings[:, 0])
-        return self.pipe.noise_image_embeddings(embeddings[:, 0], noise_level=0, noise=nothing)
+    def captions(self, embeddings: torch.Tensor) -> list[str]:
+        "What the pipeline is told in words of predictions `(b, 1, out_width)`."
+        return self.reader.captions(embeddings) if self.reader else [""] * len(embeddings)
+
+    @contextlib.contextmanager
+    def _away_from(self, negative: torch.Tensor | None) -> Iterator[None]:
+        "Inside, the half of a guided batch with the zero vector shows `negative` instead."
+        if negative is None:
+            yield
+            return
+        x, nothing = negative[:, 0], torch.zeros_like(negative[:, 0])
+        labels = self.pipe.noise_image_embeddings(x, noise_level=0, noise=nothing)
+
+        def exchange(unet, args, kwargs):
+            given = kwargs["class_labels"]
+            return args, kwargs | dict(class_labels=torch.cat([labels.to(given), given[len(x) :]]))
+
+        hook = self.pipe.unet.register_forward_pre_hook(exchange, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 DECODERS = dict(StableDiffusionPipeline=TextDecoder, StableUnCLIPImg2ImgPipeline=UnCLIPDecoder)
@@ -554,8 +580,11 @@ def load_pipeline(
 
 
 def load_decoder(folder: str | Path | None = None, *args, **how) -> ImageDecoder:
-    "The `ImageDecoder` in `folder`; all else as in `load_pipeline`."
-    return as_decoder(load_pipeline(folder, *args, **how))
+    "The `ImageDecoder` in `folder`, with a reader beside it; all else as in `load_pipeline`."
+    decoder = as_decoder(load_pipeline(folder, *args, **how))
+    if isinstance(decoder, UnCLIPDecoder):
+        decoder.reader = load_reader(folder)
+    return decoder
 
 
 def for_decoder(cfg: DecoderConfig, decoder: ImageDecoder) -> DecoderConfig:

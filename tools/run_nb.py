@@ -29,6 +29,7 @@ def run(path: Path):
         c.metadata["tags"] = [*c.metadata.get("tags", []), "skip-execution"]
     where = {"metadata": {"path": str(path.resolve().parent)}}
     how = dict(timeout=None, kernel_name="python3", record_timing=False, resources=where)
+    how |= dict(coalesce_streams=True)  # one output, however slowly it was printed
     try:
         NotebookClient(nb, **how).execute()
     except Exception:  # what was computed for minutes is worth a look

@@ -49,7 +49,7 @@ def typed(text: str, rng: random.Random) -> str:
         text = rng.choice(("please {}", "{} please", "{}, please")).format(text)
     if rng.random() < 0.5:
         text = text[:1].upper() + text[1:]
-    elif rng.random() < 0.1:
+    elif rng.random() < 0.2:
         text = text.upper()
     return text + (end if rng.random() < 0.8 else rng.choice(("", "?" if end == "?" else ".")))
 
