@@ -86,13 +86,14 @@ def get_lm(
     """The model called `name`, on a GPU if there is one; `toy` always has the same random weights.
 
     `published`: with the prompts of the paper's evaluation, "a photo of" and "Question: {} Short
-    answer.". `load_in` and `offload` save memory, as in `SeedLM.from_pretrained`."""
+    answer."; a model that talks in turns keeps its own. `load_in` and `offload`
+    save memory, as in `SeedLM.from_pretrained`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         toy = name == "toy"
         how = dict(load_in=load_in, offload=offload)
         lm = SeedLM.build(LMConfig.preset("toy")) if toy else SeedLM.from_pretrained(name, **how)
-    if published:
+    if published and not lm.cfg.template:
         lm.set_prompts(PUBLISHED)
     return lm.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

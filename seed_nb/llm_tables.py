@@ -75,9 +75,9 @@ class LLMTables(Config):
 
 # %% ../nbs/06f_llm_tables.ipynb #l009
 def fingerprint_lm(lm: SeedLM) -> str:
-    "32 hex digits over the trained tensors of `lm`, its codebook, its base, and its prompts."
+    "32 hex digits over the trained tensors of `lm`, its codebook, its base, and how it is asked."
     trained = lora_tensors(lm) | visual_tensors(lm)
-    return fingerprint_items([trained, lm.examples.prompts])
+    return fingerprint_items([trained, lm.examples.prompts, lm.examples.template])
 
 
 def fingerprint_set(items: Sequence[Item]) -> str:

@@ -103,11 +103,14 @@ class Vocabulary:
 # %% ../nbs/05_opt_lora.ipynb #n010
 @dataclass(frozen=True)
 class Prompts(Config):
-    "The wording of the prompts; `{}` is where the user's text goes."
+    """The wording of the prompts; `{}` is where the user's text goes.
+
+    `turns` is for models that talk in turns (`LMConfig.template`)."""
 
     caption: str = "a photo of"
     question: str = "question: {} answer:"
     draw: str = "generate an image: {}"
+    reply: str = ""  # in turns: how a reply with a picture begins
     presets: ClassVar[dict] = dict(
         emoji={},
         toy={},
@@ -115,6 +118,12 @@ class Prompts(Config):
             caption="A photo of",
             question="Question: {} Short answer.",
             draw="Generate an image: {}",
+        ),
+        turns=dict(
+            caption="describe the picture",
+            question="{}",
+            draw="Draw this: {}",
+            reply="Here is the picture.",
         ),
     )
 
@@ -158,6 +167,7 @@ class Template(Config):
 
 # %% ../nbs/05_opt_lora.ipynb #c006
 SEED_LLAMA = dict(
+    prompts="turns",
     dtype="auto",
     image_tokenizer="seed2",
     n_codes=8192,
@@ -211,7 +221,14 @@ class LMConfig(Config):
             lora_dropout=0.05,
             prompts="paper",
         ),
-        smollm2=dict(base="smollm2", project_codes=False, r=10, lora_alpha=20.0, template="chatml"),
+        smollm2=dict(
+            base="smollm2",
+            project_codes=False,
+            r=10,
+            lora_alpha=20.0,
+            prompts="turns",
+            template="chatml",
+        ),
         seed_llama_8b=dict(SEED_LLAMA, base="lmsys/vicuna-7b-v1.1", template="vicuna"),
         seed_llama_14b=dict(SEED_LLAMA, base="meta-llama/Llama-2-13b-chat-hf", template="llama2"),
     )

@@ -108,12 +108,12 @@ class StageIIConfig(Config):
         emoji_seed2=dict(
             TO_EMBEDDING,
             tokenizer="emoji_seed2",
-            train=dict(steps=1200, batch_size=64, lr=1e-3, warmup=50),
+            train=dict(steps=4000, batch_size=64, lr=1e-3, warmup=50),
         ),
         emoji_seed2_query=dict(
             TO_EMBEDDING,
             tokenizer="emoji_seed2_query",
-            train=dict(steps=1200, batch_size=64, lr=1e-3, warmup=50),
+            train=dict(steps=4000, batch_size=64, lr=1e-3, warmup=50),
         ),
         toy=dict(tokenizer="toy", train="toy", w_read=0.0, continuous_steps=2),
         toy_seed2=dict(

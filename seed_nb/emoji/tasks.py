@@ -57,6 +57,8 @@ register_task("draw", draw_scene, picture_target=True)
 def edit_prompt(examples: Examples, codes: torch.Tensor, instruction: str) -> list[int]:
     "The ids of a picture and an instruction; what follows is the edited picture."
     words = examples.typed(instruction, "instruction", "instruction")
+    if examples.template:
+        return examples.turn((tuple(map(int, codes)), words))
     prompt = examples.after_picture(codes, f"edit the image: {words}")
     return [*prompt, examples.vocab.eos]
 
