@@ -358,7 +358,7 @@ class DrawConfig(Config):
 
     presets: ClassVar[dict] = dict(
         emoji={},
-        emoji_seed2=dict(guidance_scale=1.0),
+        emoji_seed2={},
         toy={},
         toy_seed2=dict(guidance_scale=10.0),
         paper=dict(

@@ -247,10 +247,8 @@ class UnCLIPStage(nn.Module):
         return torch.cat([x, get_timestep_embedding(level, x.shape[1], True, 0)], 1)
 
     def forward(self, batch: dict) -> dict:
-        pixels, texts = (
-            batch["pixels"].to(self.vae.device),
-            [caption(v.scene) for v in batch["varied"]],
-        )
+        pixels = batch["pixels"].to(self.vae.device)
+        texts = [caption(v.scene) for v in batch["varied"]]
         with torch.no_grad():
             x = encode_latent(self.vae, pixels).repeat_interleave(self.draws, 0)
             embeds = self.eye(to_pixels(pixels, 64)).image_embeds.float()
@@ -363,7 +361,7 @@ UNCLIP_TRAINERS = dict(
 UNCLIP_RECIPES = dict(
     image_encoder=dict(steps=2000, lr=1.5e-3),
     unet=dict(steps=4000, batch_size=32, lr=1e-3, weight_decay=0.01),
-    vae=dict(steps=400, batch_size=32, lr=1e-3, warmup=30, weight_decay=0.0),
+    vae=dict(steps=2500, batch_size=32, lr=1e-3, warmup=30, weight_decay=0.0),
 )
 
 
