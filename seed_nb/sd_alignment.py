@@ -153,10 +153,13 @@ class ImageDecoder:
         "What is to be predicted for the pictures of a batch, `(b, n_out, out_width)`."
         raise NotImplementedError
 
-    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
-        """How predictions `(b, n_out, out_width)`, and those from which guidance leads away, are
-        handed to `pipe`."""
+    def condition(self, embeddings: torch.Tensor) -> dict:
+        "How predictions `(b, n_out, out_width)` are handed to `pipe`."
         raise NotImplementedError
+
+    def negative_condition(self, negative: torch.Tensor) -> dict:
+        "How predictions from which guidance leads away are handed to `pipe`, beside `condition`."
+        return {}
 
     @property
     def image_size(self) -> int:
@@ -218,7 +221,8 @@ class ImageDecoder:
             try:
                 away = None if negative is None else negative[i : i + len(part)].to(part)
                 with self._one_precision(), self._away_from(away):
-                    told = self.condition(part, away)
+                    told = self.condition(part)
+                    told |= {} if away is None else self.negative_condition(away)
                     drawn = self.pipe(**told, generator=noise, **how).images
             except ValueError as e:  # a scheduler may want fewer steps
                 raise SeedError(f"cannot draw so: {' '.join(str(e).split()):.200}") from e
@@ -233,7 +237,7 @@ class ImageDecoder:
             raise SeedError("negative codes need a guidance_scale above 1, which leads away")
 
     def _away_from(self, negative: torch.Tensor | None) -> contextlib.AbstractContextManager:
-        "What `pipe` needs beside `condition` to be led away from `negative`."
+        "Inside, what `negative_condition` cannot say of `negative` leads the UNet away too."
         return contextlib.nullcontext()
 
     def check_options(
@@ -277,10 +281,12 @@ class TextDecoder(ImageDecoder):
         "Features of the captions `canonical`, or of `text` if the batch has no others."
         return text_features(self.pipe, batch.get("canonical", batch["text"]))
 
-    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
-        if away is None:
-            away = text_features(self.pipe, [""]).expand(len(embeddings), -1, -1)
-        return dict(prompt_embeds=embeddings, negative_prompt_embeds=away)
+    def condition(self, embeddings: torch.Tensor) -> dict:
+        empty = text_features(self.pipe, [""]).expand(len(embeddings), -1, -1)
+        return dict(prompt_embeds=embeddings, negative_prompt_embeds=empty)
+
+    def negative_condition(self, negative: torch.Tensor) -> dict:
+        return dict(negative_prompt_embeds=negative)
 
 
 class UnCLIPDecoder(ImageDecoder):
@@ -312,9 +318,12 @@ class UnCLIPDecoder(ImageDecoder):
         pixels = to_pixels(images, eye.config.image_size).to(eye.device, eye.dtype)
         return eye(pixels).image_embeds[:, None]
 
-    def condition(self, embeddings: torch.Tensor, away: torch.Tensor | None = None) -> dict:
-        told = dict(prompt=self.captions(embeddings), image_embeds=embeddings[:, 0], noise_level=0)
-        return told if away is None else told | dict(negative_prompt=self.captions(away))
+    def condition(self, embeddings: torch.Tensor) -> dict:
+        texts = self.captions(embeddings)
+        return dict(prompt=texts, image_embeds=embeddings[:, 0], noise_level=0)
+
+    def negative_condition(self, negative: torch.Tensor) -> dict:
+        return dict(negative_prompt=self.captions(negative))
 
     def captions(self, embeddings: torch.Tensor) -> list[str]:
         "What the pipeline is told in words of predictions `(b, 1, out_width)`."
