@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PUBLISHED', 'SEED_LLAMA', 'RENAMED', 'SHIPPED', 'ToyTokenizer', 'Vocabulary', 'Prompts', 'Template', 'LMConfig',
            'upgrade_config', 'toy_opt', 'lora_names', 'add_lora', 'weights_sketch', 'sketch_difference',
-           'vocabulary_fingerprint', 'VisualEmbedding', 'VisualHead', 'init_visual_', 'VisualLM', 'find',
+           'vocabulary_fingerprint', 'VisualEmbedding', 'VisualHead', 'init_visual_', 'adapter_off', 'VisualLM', 'find',
            'frozen_dtype', 'quantization', 'without_dropout', 'load_base']
 
 # %% ../nbs/05_opt_lora.ipynb #c002
@@ -437,6 +437,21 @@ def init_visual_(embedding: VisualEmbedding, head: VisualHead) -> None:
     for weight in (head.visual.weight, embedding.boi_eoi_embeddings):
         weight.normal_().mul_(size)
 
+# %% ../nbs/05_opt_lora.ipynb #keep0001
+@contextlib.contextmanager
+def adapter_off(lm: nn.Module) -> Iterator[nn.Module]:
+    "Inside, `lm` has the weights that its base had before training; `SeedError` without LoRA."
+    layers = [m for m in lm.base.modules() if hasattr(m, "get_delta_weight")]
+    if not layers:
+        raise SeedError("this model has no adapter to switch off: give the base it began with")
+    try:
+        for m in layers:
+            m.enable_adapters(False)
+        yield lm
+    finally:
+        for m in layers:
+            m.enable_adapters(True)
+
 # %% ../nbs/05_opt_lora.ipynb #c017
 class VisualLM(nn.Module):
     "A causal LM of `transformers`, frozen with LoRA or not, whose embedding and head know codes."
@@ -497,22 +512,46 @@ class VisualLM(nn.Module):
         position_ids: torch.Tensor,
         labels: torch.Tensor,
         document_ids: torch.Tensor,
+        keep: bool = False,
     ) -> torch.Tensor:
         """The cross-entropy (n,) of each document, a mean over its labelled tokens.
 
-        All arguments are (b, t), as `pack` makes them. `SeedError` for a document too long."""
+        All others are (b, t), as `pack` makes them. `keep`: a document without codes has the
+        divergence KL(base || model) in its place. `SeedError` for a document too long."""
         longest = position_ids[document_ids > 0].max().item() + 1
         if longest > self.max_positions:
             raise SeedError(f"a sequence of {longest} tokens; the model reads {self.max_positions}")
         first = document_starts(document_ids)
         learned = (labels != -100) & ~first  # nothing stands before a first token
-        with self.head.only(learned.flatten().nonzero()[:, 0] - 1):
-            inputs = self.packed_inputs(input_ids, position_ids)
+        before = learned.flatten().nonzero()[:, 0] - 1  # where each of them is predicted
+        number, n = (first.flatten().cumsum(0) - 1).view_as(input_ids), int(first.sum())
+        document, inputs = number[learned], self.packed_inputs(input_ids, position_ids)
+        coded = torch.bincount(number[input_ids >= self.n_text], minlength=n) > 0
+        plain = keep & ~coded[document]
+        if plain.any():
+            wanted = self.base_probabilities(inputs, before[plain])
+        with self.head.only(before):
             logits = self.base(**inputs, use_cache=False).logits  # (labelled tokens, size)
-        document = (first.flatten().cumsum(0) - 1).view_as(input_ids)[learned]
         loss = F.cross_entropy(logits, labels[learned], reduction="none")
-        total = loss.new_zeros(int(first.sum())).index_add(0, document, loss)
-        return total / torch.bincount(document, minlength=len(total)).clamp(min=1)
+        if plain.any():
+            guess = logits[plain].float().log_softmax(-1)[:, : self.n_text]
+            apart = F.kl_div(guess, wanted, reduction="none", log_target=True).sum(-1)
+            loss = loss.masked_scatter(plain, apart.to(loss.dtype))
+        total = loss.new_zeros(n).index_add(0, document, loss)
+        return total / torch.bincount(document, minlength=n).clamp(min=1)
+
+    @torch.no_grad()
+    def base_probabilities(self, inputs: dict, at: torch.Tensor) -> torch.Tensor:
+        """The logarithms of the probabilities (n, n_text) that the base had before training, `at`
+        places of packed `inputs`."""
+        training = self.base.training
+        self.base.eval()  # no dropout
+        try:
+            with adapter_off(self), self.head.only(at):
+                logits = self.base(**inputs, use_cache=False).logits
+        finally:
+            self.base.train(training)
+        return logits[:, : self.n_text].float().log_softmax(-1)
 
 # %% ../nbs/05_opt_lora.ipynb #n029
 # in `WEIGHTS`: a SeedLM and its base, and one whose base an extra brings (chapter 09g)

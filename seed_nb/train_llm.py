@@ -102,6 +102,7 @@ class LLMConfig(Config):
             pack_length=384,
             mean_example_tokens=128,
             warm_steps=0,
+            keep=True,
             tasks=dict(
                 describe=0.04,
                 question_turns=0.21,
@@ -182,6 +183,7 @@ class LLMConfig(Config):
     canonical: bool = True  # captions are learned in the canonical wording, if there is one
     # share of drawing examples without their text, for guidance (chapter 05a)
     caption_dropout: Share = 0.0
+    keep: bool = False  # texts without pictures: stay near the base, and learn no words of them
     compile: bool = False  # the blocks of the language model, by `torch.compile`
     loss: Literal["examples", "tokens"] = "examples"  # what counts alike in the mean of a batch
     pack_length: Count = 0  # tokens of a packed row; 0: each example has a padded row of its own
@@ -192,6 +194,10 @@ class LLMConfig(Config):
         check_weights(self.tasks)
         if self.lm.tune == "full" and not self.start:
             raise SeedError("LMConfig.tune=full: a model that knows codes must be given as start")
+        if self.lm.tune == "full" and self.keep:
+            raise SeedError(
+                "LLMConfig.keep: it compares with the base, which a full tuning changes"
+            )
         if self.lm.tune == "full" and self.lm.load_in:
             raise SeedError("LMConfig.load_in: quantized weights cannot be trained in full")
 
@@ -420,7 +426,8 @@ class LMStage(nn.Module):
         task, names = batch["task"], self.cfg.tasks
         half = torch.is_autocast_enabled(task.device.type)
         with replaced_forward(self._fast), disable_input_dtype_casting(self.lm.base, active=half):
-            loss = self.lm(**{k: x for k, x in batch.items() if k != "task"})  # (n,)
+            given = {k: x for k, x in batch.items() if k != "task"}
+            loss = self.lm(**given, keep=self.cfg.keep)  # (n,)
         sums = [torch.bincount(task, w, len(names)) for w in (loss.detach(), torch.ones_like(loss))]
         sums, counts = gather(torch.stack(sums)[None])[0].sum(0)  # over all processes
         parts = {t: s / n for t, s, n in zip(names, sums, counts) if n}
