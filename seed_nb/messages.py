@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TextOrCodes', 'LEARNED', 'KEPT', 'Message', 'read_messages', 'check_turns', 'Writer', 'write_ids', 'read_reply',
-           'fit_messages', 'as_example']
+           'fit_messages', 'as_example', 'TurnExamples']
 
 # %% ../nbs/09a_messages.ipynb #m003
 import re
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from .engine.config import SeedError
-from .engine.text import normalize_text
-from .opt_lora import Template, Vocabulary
+from .engine.text import clean_text, normalize_text
+from .opt_lora import Prompts, Template, Vocabulary
+from .seed_lm import Codes, Example, Examples
 
 # %% ../nbs/09a_messages.ipynb #m006
 TextOrCodes = str | tuple[int, ...]  # a text, or the codes of a picture
@@ -276,3 +277,34 @@ def as_example(ids: list[int], learned: list[bool]) -> tuple[list[int], list[int
     "The prompt and the target that `pack` takes; in a target `~id` is read and not learned."
     first = learned.index(True)
     return ids[:first], [i if on else ~i for i, on in zip(ids[first:], learned[first:])]
+
+# %% ../nbs/09a_messages.ipynb #turns002
+class TurnExamples(Examples):
+    "`Examples` of a model that talks in turns: each prompt is a user's turn, its target the reply."
+
+    def __init__(self, prompts: Prompts, vocab: Vocabulary, template: Template):
+        super().__init__(prompts, vocab)
+        self.template = template
+
+    def draw(self, text: str | None, codes: Codes | None = None) -> Example:
+        "A picture of `text`; `None` leaves open of what. Target: its `codes`, in a reply."
+        words, begin = self.prompts.draw, self.prompts.reply
+        words = words.format("").strip() if text is None else words.format(self.typed(text))
+        if codes is None:
+            return [*self.turn((words,)), *self.vocab.text(begin)]
+        return self.turn((words,), (*(begin,) * bool(begin), tuple(map(int, codes))))
+
+    def after_picture(
+        self, codes: Codes, words: str, text: str | None = None, what: str = "target"
+    ) -> Example:
+        "The picture of `codes`, then `words`. Target: the `text` as the reply."
+        reply = () if text is None else (clean_text(text, what),)
+        return self.turn((tuple(map(int, codes)), words), reply)
+
+    def turn(self, asked: tuple, reply: tuple = ()) -> Example:
+        "A turn of the user. Target: the `reply`."
+        said = [Message("user", asked)]
+        if not reply:
+            return write_ids(said, self.vocab, self.template)[0]
+        said.append(Message("assistant", reply))
+        return as_example(*write_ids(said, self.vocab, self.template))

@@ -63,12 +63,10 @@ from seed_nb.engine.files import (
 from .engine.images import Images
 from .engine.packing import left_pad
 from .engine.text import clean_text, clean_texts
-from .messages import Message, as_example, write_ids
 from seed_nb.opt_lora import (
     SHIPPED,
     LMConfig,
     Prompts,
-    Template,
     ToyTokenizer,
     VisualLM,
     Vocabulary,
@@ -88,12 +86,12 @@ Example = list[int] | tuple[list[int], list[int]]  # a prompt, or a prompt and i
 
 
 class Examples:
-    """Each method gives a prompt as a list of ids; if the target is known, the pair of both.
+    "Each method gives a prompt as a list of ids; if the target is known, the pair of both."
 
-    With a `template` the prompt is a turn of the user, and the target the reply."""
+    template = None  # `TurnExamples` of chapter 09a has one
 
-    def __init__(self, prompts: Prompts, vocab: Vocabulary, template: Template | None = None):
-        self.prompts, self.vocab, self.template = prompts, vocab, template
+    def __init__(self, prompts: Prompts, vocab: Vocabulary):
+        self.prompts, self.vocab = prompts, vocab
 
     def typed(self, text: str, what: str = "prompt", kind: str = "description") -> str:
         "What a person typed, normalized, in the words of the vocabulary; `SeedError` if empty."
@@ -112,29 +110,13 @@ class Examples:
         "A picture of `text`; `None` leaves open of what. Target: its `codes`."
         v, words = self.vocab, self.prompts.draw
         words = words.format("").strip() if text is None else words.format(self.typed(text))
-        if self.template:
-            begin = (self.prompts.reply,) * bool(self.prompts.reply)
-            if codes is None:
-                return [*self.turn((words,)), *v.text(self.prompts.reply)]
-            return self.turn((words,), (*begin, tuple(map(int, codes))))
         prompt = [v.bos, *v.text(words), v.eos]
         return prompt if codes is None else (prompt, v.picture(codes))
-
-    def turn(self, asked: tuple, reply: tuple = ()) -> Example:
-        "A turn of the user by the template. Target: the `reply`."
-        said = [Message("user", asked)]
-        if not reply:
-            return write_ids(said, self.vocab, self.template)[0]
-        said.append(Message("assistant", reply))
-        return as_example(*write_ids(said, self.vocab, self.template))
 
     def after_picture(
         self, codes: Codes, words: str, text: str | None = None, what: str = "target"
     ) -> Example:
         "The picture of `codes`, then `words`. Target: the `text`."
-        if self.template:
-            reply = () if text is None else (clean_text(text, what),)
-            return self.turn((tuple(map(int, codes)), words), reply)
         v = self.vocab
         prompt = [*v.picture(codes), v.bos, *v.text(words)]
         return prompt if text is None else (prompt, [*v.text(" " + clean_text(text, what)), v.eos])
@@ -347,7 +329,10 @@ class MultimodalLM(PromptedLM):
 
     def set_prompts(self, prompts: Prompts) -> "SeedLM":
         "This model, asked in other words: those of `prompts`."
-        self.examples = Examples(prompts, self.vocab, self.cfg.template)
+        self.examples = Examples(prompts, self.vocab)
+        if self.cfg.template:
+            turns = importlib.import_module("seed_nb.messages")  # chapter 09a
+            self.examples = turns.TurnExamples(prompts, self.vocab, self.cfg.template)
         return self
 
     def _apply(self, fn, recurse=True):
