@@ -158,8 +158,10 @@ class ImageDecoder:
         raise NotImplementedError
 
     def negative_condition(self, negative: torch.Tensor) -> dict:
-        "How predictions from which guidance leads away are handed to `pipe`, beside `condition`."
-        return {}
+        """How predictions from which guidance leads away are handed to `pipe`, beside `condition`.
+
+        `SeedError` if `pipe` has no way for it."""
+        raise SeedError(f"a {type(self).__name__} cannot be led away from a picture")
 
     @property
     def image_size(self) -> int:
