@@ -292,7 +292,8 @@ class TurnExamples(Examples):
         words = words.format("").strip() if text is None else words.format(self.typed(text))
         if codes is None:
             return [*self.turn((words,)), *self.vocab.text(begin)]
-        return self.turn((words,), (*(begin,) * bool(begin), tuple(map(int, codes))))
+        picture = tuple(map(int, codes))
+        return self.turn((words,), (begin, picture) if begin else (picture,))
 
     def after_picture(
         self, codes: Codes, words: str, text: str | None = None, what: str = "target"

@@ -516,8 +516,8 @@ class VisualLM(nn.Module):
     ) -> torch.Tensor:
         """The cross-entropy (n,) of each document, a mean over its labelled tokens.
 
-        All others are (b, t), as `pack` makes them. `keep`: a document without codes has the
-        divergence KL(base || model) in its place. `SeedError` for a document too long."""
+        The tensors are (b, t), as `pack` makes them. `keep`: a document without codes costs the
+        divergence KL(base || model) instead. `SeedError` for a document too long."""
         longest = position_ids[document_ids > 0].max().item() + 1
         if longest > self.max_positions:
             raise SeedError(f"a sequence of {longest} tokens; the model reads {self.max_positions}")
